@@ -1,0 +1,71 @@
+"""The BLAKE3-256 digest that names an object.
+
+Everything that casfs stores is named by the 32-byte BLAKE3 hash of its bytes (the BLAKE3 paper,
+section 2, default output length), written as 64 lower-case hexadecimal digits.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NewType
+
+from blake3 import blake3
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Digest = NewType("Digest", str)
+"""64 lower-case hexadecimal digits."""
+
+DIGEST_LENGTH = 64
+"""Characters in a digest."""
+
+SHARD_LENGTH = 2
+"""Leading characters of a digest that name its shard directory."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def parse_digest(text: str) -> Digest:
+    """Return ``text`` as a digest; raise ValueError if it is not 64 lower-case hex digits."""
+    if _DIGEST.fullmatch(text) is None:
+        raise ValueError(f"not a BLAKE3 digest: {text[:80]!r}")
+    return Digest(text)
+
+
+def is_digest(text: str) -> bool:
+    """Say whether ``text`` is 64 lower-case hexadecimal digits."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def digest_of(data: bytes | bytearray | memoryview) -> Digest:
+    """Return the digest of ``data``."""
+    return Digest(blake3(data).hexdigest())
+
+
+def digest_of_parts(parts: Iterable[bytes]) -> Digest:
+    """Return the digest of the concatenation of ``parts``, without concatenating them."""
+    hasher = Hasher()
+    for part in parts:
+        hasher.update(part)
+    return hasher.digest()
+
+
+class Hasher:
+    """An incremental BLAKE3-256 over the bytes given to `update`, in order."""
+
+    __slots__ = ("_blake3", "size")
+
+    def __init__(self) -> None:
+        self._blake3 = blake3()
+        self.size = 0
+        """Bytes hashed so far."""
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        """Hash ``data`` after what was hashed before."""
+        self._blake3.update(data)
+        self.size += len(data)
+
+    def digest(self) -> Digest:
+        """Return the digest of everything given so far; more may follow."""
+        return Digest(self._blake3.hexdigest())

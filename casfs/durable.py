@@ -1,0 +1,88 @@
+"""The few system calls that make bytes and names survive a power cut.
+
+A file's data is durable after fsync(2) or fdatasync(2) of it; its name only after fsync(2) of the
+directory that holds it. A failed sync leaves the pages undefined: never call it again on that
+descriptor to learn whether it works now, write a new file instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# IOV_MAX of Linux, the most buffers that one writev(2) takes.
+_MOST_BUFFERS = 1024
+
+
+def write_fully(descriptor: int, parts: Sequence[bytes]) -> int:
+    """Write ``parts`` one after the other and return their size in bytes; raises OSError."""
+    pending = [memoryview(part) for part in parts if part]
+    total = 0
+    while pending:
+        written = os.writev(descriptor, pending[:_MOST_BUFFERS])
+        total += written
+        done = 0
+        while done < len(pending) and written >= len(pending[done]):
+            written -= len(pending[done])
+            done += 1
+        del pending[:done]
+        if written:
+            pending[0] = pending[0][written:]
+    return total
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in the directory durable; raises OSError."""
+    with open_directory(path) as descriptor:
+        os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def open_directory(path: str) -> Iterator[int]:
+    """Hold a descriptor of a directory; raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(path: str) -> bool:
+    """Create one directory durably in an existing parent; return False if it was there."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        # Another process may have made it a moment ago and not synced it yet.
+        sync_directory(os.path.dirname(path))
+        return False
+    sync_directory(os.path.dirname(path))
+    return True
+
+
+def replace_file(path: str, data: bytes) -> None:
+    """Put ``data`` at ``path`` so that at every instant the old or the new file is whole there.
+
+    Raises OSError; then the old file stands.
+    """
+    directory = os.path.dirname(path)
+    temporary = os.path.join(directory, f".new-{os.getpid()}-{secrets.token_hex(4)}")
+    descriptor = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode=0o644
+    )
+    try:
+        try:
+            write_fully(descriptor, [data])
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    sync_directory(directory)
