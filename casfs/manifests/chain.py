@@ -1,0 +1,189 @@
+"""A journal read as a whole: which of its segments live, in which order, and up to where.
+
+Each segment's first line names the place in an earlier segment where the journal continues. So
+the living segments are found from the newest backwards; what no later segment continues from
+(a segment that was begun and never acknowledged) is dead and passed over.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, BinaryIO
+
+from msgspec import Struct
+
+from casfs.errors import storage_error
+from casfs.manifests.record import MAX_LINE_BYTES, Line, Position, SegmentRecord, parse_line
+from casfs.manifests.segment import Fault, SegmentName, SegmentScan, parse_segment_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+_SUM_BEFORE_END = 64 + len('"}\n')
+
+
+class PositionLostError(Exception):
+    """The journal no longer holds the place from which a follower wanted to go on."""
+
+
+class _Link(Struct, frozen=True):
+    """A living segment."""
+
+    name: SegmentName
+    header: Line | None
+    """Its first line; None if that line is damaged."""
+    limit: int | None
+    """Where the next living segment continues; None for the last one."""
+    fault: Fault | None
+    """What is wrong with the link to the segment before it."""
+
+
+def segment_names(directory: str) -> list[SegmentName]:
+    """Return the names of a journal's segments in order; empty if there is no such directory."""
+    try:
+        entries = os.listdir(directory)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise storage_error(error, "listing", directory) from error
+    return sorted(name for name in map(parse_segment_name, entries) if name is not None)
+
+
+def read_header(directory: str, name: SegmentName) -> Line | None:
+    """Return the first line of a segment, or None if it is torn or damaged."""
+    path = os.path.join(directory, str(name))
+    try:
+        with open(path, "rb") as file:
+            text = file.readline(MAX_LINE_BYTES)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise storage_error(error, "reading", path) from error
+    line = parse_line(text[:-1], 0) if text.endswith(b"\n") else None
+    return line if line is not None and isinstance(line.record, SegmentRecord) else None
+
+
+class JournalReader:
+    """Yields every living line of the journal in ``directory``, and every fault among them.
+
+    With ``since`` it goes on behind that place and raises `PositionLostError` if the journal does
+    not hold it any more; ``newest`` limits it to that many segments at the end. After the
+    iteration `position` is behind the last line (None if there was none at all) and `torn` counts
+    the bytes of an unacknowledged tail.
+    """
+
+    def __init__(
+        self, directory: str, *, since: Position | None = None, newest: int | None = None
+    ) -> None:
+        self.directory = directory
+        self._newest = newest
+        self.position = since
+        self.torn = 0
+        self._since = since
+
+    def __iter__(self) -> Iterator[Line | Fault]:
+        explained = False
+        links = self._links()
+        if self._newest is not None and links and links[0].header is not None:
+            previous = links[0].header.prev
+            self.position = Position("", 0, previous) if previous is not None else None
+        for link in links:
+            if link.fault is not None:
+                explained = True
+                yield link.fault
+            for item in self._segment(link, explained=explained):
+                explained = isinstance(item, Fault)
+                yield item
+
+    def _segment(self, link: _Link, *, explained: bool) -> Iterator[Line | Fault]:
+        """Read one segment; ``explained``: a fault before it explains a chain that does not fit."""
+        name = str(link.name)
+        following = self._since is not None and name == self._since.segment
+        start = self._since.offset if following and self._since is not None else 0
+        previous = self.position.hash if self.position is not None else None
+        if not following and link.header is not None and link.header.prev != previous:
+            previous = link.header.prev
+            if not explained:
+                yield Fault(name, 0, 0, "does not continue the lines before it")
+        path = os.path.join(self.directory, name)
+        try:
+            with open(path, "rb") as file:
+                if following:
+                    _check_place(file, start, previous, link.limit)
+                scan = SegmentScan(file, name, start=start, previous=previous, limit=link.limit)
+                for item in scan:
+                    if isinstance(item, Line):
+                        self.position = Position(name, item.end, item.sum)
+                    yield item
+                self.torn = scan.torn
+        except OSError as error:
+            raise storage_error(error, "reading", path) from error
+
+    def _links(self) -> Sequence[_Link]:
+        names = segment_names(self.directory)
+        if self._since is not None:
+            since = parse_segment_name(self._since.segment)
+            if since is None or since not in names:
+                raise PositionLostError
+            names = names[names.index(since) :]
+        links: list[_Link] = []
+        limit: int | None = None
+        at = _last_living(self.directory, names)
+        while at >= 0:
+            header = read_header(self.directory, names[at])
+            before, next_limit, fault = _predecessor(names, at, header)
+            if self._since is not None and fault is not None:
+                if at > 0:
+                    raise PositionLostError
+                fault = None
+            links.append(_Link(names[at], header, limit, fault))
+            at, limit = before, next_limit
+        if self._since is not None and (not links or str(links[-1].name) != self._since.segment):
+            raise PositionLostError
+        links.reverse()
+        return links if self._newest is None else links[-self._newest :]
+
+
+def _check_place(file: BinaryIO, start: int, previous: str | None, limit: int | None) -> None:
+    """Raise PositionLostError unless a follower can go on at ``start``, behind ``previous``."""
+    if start > os.fstat(file.fileno()).st_size or (limit is not None and start > limit):
+        raise PositionLostError
+    # The line before ends with its sum, a quote, a brace and a newline.
+    file.seek(max(0, start - _SUM_BEFORE_END))
+    if file.read(64) != (previous or "").encode():
+        raise PositionLostError
+
+
+def _last_living(directory: str, names: Sequence[SegmentName]) -> int:
+    """Return the index of the newest segment that holds any line, or -1.
+
+    A segment whose creation was torn holds none. One whose first line alone is damaged still
+    lives: a later line vouches for it.
+    """
+    for at in range(len(names) - 1, -1, -1):
+        if read_header(directory, names[at]) is not None:
+            return at
+        path = os.path.join(directory, str(names[at]))
+        with open(path, "rb") as file:
+            if any(isinstance(item, Line) for item in SegmentScan(file, str(names[at]))):
+                return at
+    return -1
+
+
+def _predecessor(
+    names: Sequence[SegmentName], at: int, header: Line | None
+) -> tuple[int, int | None, Fault | None]:
+    """Return (index or -1, where it is continued, fault) of the segment before ``names[at]``."""
+    own = str(names[at])
+    if header is None or not isinstance(header.record, SegmentRecord):
+        # The scan of this segment reports the damaged line itself.
+        return at - 1, None, None
+    continues = header.record.continues
+    if continues is None:
+        return -1, None, None
+    for before in range(at - 1, -1, -1):
+        if str(names[before]) == continues.segment:
+            return before, continues.offset, None
+    reason = f"the segment before it, {continues.segment}, is missing"
+    return at - 1, None, Fault(own, 0, 0, reason)

@@ -1,0 +1,64 @@
+"""Where the journals lie below the manifest root, and who they speak of."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from casfs.errors import storage_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BROADCAST_JOURNAL = "@broadcast"
+"""The directory of a broadcast's own journal; no track's name is ever encoded so."""
+
+
+class JournalPlace(Struct, frozen=True, order=True):
+    """One journal's directory, as two path components below the manifest root."""
+
+    broadcast: str
+    """The encoded name of the broadcast."""
+    track: str
+    """The encoded name of the track, or `BROADCAST_JOURNAL`."""
+
+    def directory(self, root: str) -> str:
+        """Return the absolute path of the journal below ``root``."""
+        return os.path.join(root, self.broadcast, self.track)
+
+    def __str__(self) -> str:
+        return f"{self.broadcast}/{self.track}"
+
+
+def broadcast_directories(root: str) -> list[str]:
+    """Return the encoded names of all broadcasts, sorted; raises StorageError."""
+    return _directories(root)
+
+
+def journal_places(root: str, broadcast: str) -> list[JournalPlace]:
+    """Return the journals of one broadcast (an encoded name), sorted; raises StorageError."""
+    return [JournalPlace(broadcast, name) for name in _directories(os.path.join(root, broadcast))]
+
+
+def all_journals(root: str) -> Iterator[JournalPlace]:
+    """Yield every journal, sorted; raises StorageError."""
+    for broadcast in broadcast_directories(root):
+        yield from journal_places(root, broadcast)
+
+
+def _directories(path: str) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return sorted(
+                entry.name
+                for entry in entries
+                if not entry.name.startswith(".")
+                and entry.name != "lost+found"
+                and entry.is_dir(follow_symlinks=False)
+            )
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise storage_error(error, "listing", path) from error
