@@ -1,0 +1,476 @@
+"""One SQLite file (or memory) of index rows: apply manifest lines, answer lookups.
+
+A transaction applies lines and moves the journal's position together, so the file always says
+exactly what the manifests say up to its positions. Two processes may apply at once: whoever comes
+second finds the position moved and applies nothing. An overlay is a second index, in memory, which
+holds what a first one lacks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import urllib.parse
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+import sqlite_utils
+from msgspec import Struct
+
+from casfs.digest import Digest
+from casfs.durable import open_directory
+from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary
+from casfs.index.schema import SCHEMA_VERSION, create_tables
+from casfs.manifests.record import GroupRecord, Line, Position, Record
+from casfs.timestamps import HOUR, parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from casfs.manifests.layout import JournalPlace
+
+IndexFault = sqlite3.Error
+"""What SQLite raises: locked for too long, corrupt, no space. Never a reason to fail a commit."""
+
+_BUSY_SECONDS = 30.0
+_PAGE = 1000
+_GROUP_COLUMNS = (
+    "j.number, j.broadcast, j.track, g.n, g.epoch, g.sequence, g.hash, g.offset, g.size,"
+    " g.received_start, g.received_end, g.complete, g.init"
+)
+_FROM_GROUPS = f"select {_GROUP_COLUMNS} from groups g join journals j on j.id = g.journal"
+
+
+class JournalRow(Struct, frozen=True):
+    """A journal as far as it is applied."""
+
+    id: int
+    place: str
+    position: Position
+    track: TrackRow | None
+    """None for a broadcast's own journal."""
+    broadcast: BroadcastRow
+
+
+class EventRow(Struct, frozen=True):
+    """A record that is not a group."""
+
+    number: int
+    n: int
+    kind: str
+    time: int
+    """Nanoseconds UTC."""
+    body: str
+    """The record as JSON."""
+
+
+class Index:
+    """An open index. Use it from one thread at a time; methods raise `IndexFault`."""
+
+    def __init__(self, connection: sqlite3.Connection, path: str | None) -> None:
+        self._connection = connection
+        self._path = path
+        self._inode = os.stat(path).st_ino if path is not None else 0
+
+    @classmethod
+    def open(cls, path: str, store: str) -> Self:
+        """Open the index at ``path`` for writing; create it if it is not there.
+
+        An index of another archive or schema raises sqlite3.DatabaseError: rebuild it.
+        """
+        with replacement_lock(path, exclusive=False):
+            connection = sqlite3.connect(
+                path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            try:
+                connection.execute("pragma journal_mode = wal")
+                connection.execute("pragma synchronous = normal")
+                connection.execute("pragma journal_size_limit = 67108864")
+                connection.execute("begin immediate")
+                with connection:
+                    if not connection.execute("select 1 from sqlite_master limit 1").fetchall():
+                        create_tables(sqlite_utils.Database(connection), store)
+                _check(connection, store)
+                return cls(connection, path)
+            except BaseException:
+                connection.close()
+                raise
+
+    @classmethod
+    def open_for_reading(cls, path: str, store: str) -> Self:
+        """Open an index that we may not write to; raises sqlite3.Error if that cannot be done."""
+        # Without a WAL nobody writes, and "immutable" spares the files that we may not create.
+        mode = "mode=ro" if os.path.exists(f"{path}-wal") else "mode=ro&immutable=1"
+        connection = sqlite3.connect(
+            f"file:{_uri_path(path)}?{mode}",
+            uri=True,
+            timeout=_BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            _check(connection, store)
+            return cls(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+
+    @classmethod
+    def temporary(cls, store: str) -> Self:
+        """Return an empty index that is gone when closed; SQLite spills it to disk as needed."""
+        connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        create_tables(sqlite_utils.Database(connection), store)
+        return cls(connection, None)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def settle(self) -> None:
+        """Bring the write-ahead log home, so that the one file holds everything."""
+        self._connection.execute("pragma wal_checkpoint(truncate)")
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Answer every lookup within the block as of one instant."""
+        self._connection.execute("begin")
+        try:
+            yield
+        finally:
+            self._connection.execute("rollback")
+
+    def replaced(self) -> bool:
+        """Say whether the file was deleted or replaced since it was opened."""
+        if self._path is None:
+            return False
+        try:
+            return os.stat(self._path).st_ino != self._inode
+        except OSError:
+            return True
+
+    # Applying lines
+
+    def position(self, place: JournalPlace) -> Position | None:
+        """Return up to where the journal is applied; None if nothing of it is."""
+        row = self._one("select segment, offset, hash from journals where place = ?", (str(place),))
+        return Position(*row) if row is not None else None
+
+    def apply(
+        self,
+        place: JournalPlace,
+        lines: Sequence[Line],
+        position: Position,
+        *,
+        since: Position | None,
+        below: Index | None = None,
+    ) -> bool:
+        """Apply ``lines``, which lead from ``since`` to ``position``; False if others were faster.
+
+        ``below``: the index that this one overlays.
+        """
+        known = [line.record for line in lines if isinstance(line.record, Record)]
+        connection = self._connection
+        connection.execute("begin immediate")
+        with connection:
+            if below is None and self.position(place) != since:
+                return False
+            journal = self._journal(place, known[0] if known else None)
+            if journal is None:
+                return False
+            for record in known:
+                if isinstance(record, GroupRecord):
+                    self._add_group(journal, record, below)
+                else:
+                    self._add_event(journal, record)
+            connection.execute(
+                "update journals set segment = ?, offset = ?, hash = ? where id = ?",
+                (position.segment, position.offset, position.hash, journal),
+            )
+        return True
+
+    def forget(self, place: JournalPlace) -> None:
+        """Drop everything of one journal, so that it is applied anew."""
+        connection = self._connection
+        connection.execute("begin immediate")
+        with connection:
+            row = self._one("select id from journals where place = ?", (str(place),))
+            if row is not None:
+                for table in ("groups", "hours", "events"):
+                    connection.execute(f"delete from {table} where journal = ?", row)
+                connection.execute("delete from journals where id = ?", row)
+
+    def _journal(self, place: JournalPlace, record: Record | None) -> int | None:
+        row = self._one("select id from journals where place = ?", (str(place),))
+        if row is not None:
+            return int(row[0])
+        if record is None:
+            return None
+        cursor = self._connection.execute(
+            "insert into journals (place, number, broadcast, track, first_n, segment, offset, hash)"
+            " values (?, ?, ?, ?, ?, '', 0, '')",
+            (str(place), record.number, record.broadcast, record.track, record.n),
+        )
+        return cursor.lastrowid
+
+    def _add_group(self, journal: int, record: GroupRecord, below: Index | None) -> None:
+        sequence, start = int(record.sequence), parse_time(record.received_start)
+        identity = (journal, record.epoch, sequence)
+        current = True
+        before = self._one(
+            "select number, n, complete, size, received_start from groups"
+            " where journal = ? and epoch = ? and sequence = ? and current",
+            identity,
+        )
+        if before is None and below is not None and record.track is not None:
+            before = below._current(record.number, record.track, record.epoch, sequence)  # noqa: SLF001  the same class
+        if before is not None:
+            # A complete group stands for ever; an incomplete one gives way to any later record.
+            current = not before[2]
+            if current:
+                self._supersede(journal, *before)
+        self._connection.execute(
+            "insert into groups values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " on conflict do nothing",
+            (
+                record.number,
+                record.n,
+                *identity,
+                bytes.fromhex(record.hash),
+                record.offset,
+                record.size,
+                start,
+                parse_time(record.received_end),
+                record.complete,
+                bytes.fromhex(record.init) if record.init is not None else None,
+                current,
+            ),
+        )
+        if current:
+            self._count(journal, start, 1, record.size)
+            self._connection.execute(
+                "update journals set first = min(coalesce(first, ?1), ?1),"
+                " last = max(coalesce(last, ?1), ?1) where id = ?2",
+                (start, journal),
+            )
+
+    def _supersede(
+        self, journal: int, number: int, n: int, _complete: int, size: int, start: int
+    ) -> None:
+        cursor = self._connection.execute(
+            "update groups set current = 0 where number = ? and n = ? and current", (number, n)
+        )
+        if cursor.rowcount == 0:
+            self._connection.execute("insert or ignore into hidden values (?, ?)", (number, n))
+        self._count(journal, start, -1, -size)
+
+    def _count(self, journal: int, start: int, groups: int, size: int) -> None:
+        self._connection.execute(
+            "update journals set groups = groups + ?, bytes = bytes + ? where id = ?",
+            (groups, size, journal),
+        )
+        self._connection.execute(
+            "insert into hours values (?, ?, ?)"
+            " on conflict do update set groups = groups + excluded.groups",
+            (journal, start // HOUR, groups),
+        )
+
+    def _add_event(self, journal: int, record: Record) -> None:
+        tag = record.__struct_config__.tag
+        self._connection.execute(
+            "insert into events values (?, ?, ?, ?, ?, ?) on conflict do nothing",
+            (
+                record.number,
+                record.n,
+                journal,
+                tag,
+                parse_time(record.time),
+                msgspec.json.encode(record).decode(),
+            ),
+        )
+
+    # Lookups
+
+    def journals(self) -> Iterator[JournalRow]:
+        """Yield every journal that is applied in part or whole, by place."""
+        for row in self._connection.execute(
+            "select id, place, segment, offset, hash, number, broadcast, track, first_n"
+            " from journals order by place"
+        ).fetchall():
+            broadcast = BroadcastRow(row[5], row[6])
+            track = TrackRow(broadcast, row[7], row[8]) if row[7] is not None else None
+            yield JournalRow(row[0], row[1], Position(*row[2:5]), track, broadcast)
+
+    def broadcasts(self) -> list[BroadcastRow]:
+        """Return every broadcast, by number."""
+        rows = self._connection.execute(
+            "select distinct number, broadcast from journals order by number"
+        )
+        return [BroadcastRow(*row) for row in rows.fetchall()]
+
+    def tracks(self, number: int) -> list[TrackRow]:
+        """Return a broadcast's tracks, by name."""
+        rows = self._connection.execute(
+            "select number, broadcast, track, first_n from journals"
+            " where number = ? and track is not null order by track",
+            (number,),
+        )
+        return [TrackRow(BroadcastRow(row[0], row[1]), row[2], row[3]) for row in rows.fetchall()]
+
+    def track(self, broadcast: str, track: str) -> TrackRow | None:
+        """Return the track with these full names."""
+        row = self._one(
+            "select number, broadcast, track, first_n from journals"
+            " where broadcast = ? and track = ?",
+            (broadcast, track),
+        )
+        return TrackRow(BroadcastRow(row[0], row[1]), row[2], row[3]) if row else None
+
+    def summary(self, track: TrackRow) -> TrackSummary:
+        """Return the track's totals."""
+        row = self._one(
+            "select groups, bytes, first, last from journals where number = ? and track = ?",
+            (track.broadcast.number, track.name),
+        ) or (0, 0, None, None)
+        return TrackSummary(track, *row)
+
+    def hours(self, track: TrackRow) -> dict[int, int]:
+        """Return how many current groups each hour holds (an overlay: how many more)."""
+        rows = self._connection.execute(
+            "select h.hour, h.groups from hours h join journals j on j.id = h.journal"
+            " where j.number = ? and j.track = ? and h.groups != 0",
+            (track.broadcast.number, track.name),
+        )
+        return {row[0]: row[1] for row in rows.fetchall()}
+
+    def groups(self, track: TrackRow, hour: int, after: int, most: int) -> list[GroupRow]:
+        """Return up to ``most`` current groups of one hour in rising ``n > after``."""
+        rows = self._connection.execute(
+            f"{_FROM_GROUPS} where g.journal = (select id from journals where number = ?"
+            f" and track = ?) and g.received_start / {HOUR} = ? and g.n > ? and g.current"
+            " order by g.n limit ?",
+            (track.broadcast.number, track.name, hour, after, most),
+        )
+        return [_group(row) for row in rows.fetchall()]
+
+    def newest(self, track: TrackRow, *, complete: bool) -> GroupRow | None:
+        """Return the current group of the highest epoch and sequence."""
+        row = self._one(
+            f"{_FROM_GROUPS} where g.journal = (select id from journals where number = ?"
+            " and track = ?) and g.complete = ? and g.current"
+            " order by g.epoch desc, g.sequence desc limit 1",
+            (track.broadcast.number, track.name, complete),
+        )
+        return _group(row) if row else None
+
+    def group(self, number: int, n: int) -> GroupRow | None:
+        """Return the current group that this record committed."""
+        row = self._one(f"{_FROM_GROUPS} where g.number = ? and g.n = ? and g.current", (number, n))
+        return _group(row) if row else None
+
+    def find(self, track: TrackRow, epoch: int, sequence: int) -> GroupRow | None:
+        """Return the current group of this identity."""
+        row = self._one(
+            f"{_FROM_GROUPS} where g.journal = (select id from journals where number = ?"
+            " and track = ?) and g.epoch = ? and g.sequence = ? and g.current",
+            (track.broadcast.number, track.name, epoch, sequence),
+        )
+        return _group(row) if row else None
+
+    def referencing(self, digest: Digest) -> list[GroupRow]:
+        """Return every group record whose payload lies in this object, superseded ones too."""
+        rows = self._connection.execute(
+            f"{_FROM_GROUPS} where g.hash = ? order by g.number, g.n", (bytes.fromhex(digest),)
+        )
+        return [_group(row) for row in rows.fetchall()]
+
+    def objects(self, shard: str) -> Iterator[tuple[Digest, int | None]]:
+        """Yield each object of a shard that any record needs, and the bytes it must have at least.
+
+        None for an object that is known only as the init of others.
+        """
+        first = bytes.fromhex(shard).ljust(32, b"\x00")
+        last = bytes.fromhex(shard).ljust(32, b"\xff")
+        cursor = self._connection.execute(
+            "select hash, max(size) from ("
+            "select hash, offset + size as size from groups where hash between ?1 and ?2"
+            " union all select init, null from groups where init between ?1 and ?2"
+            ") group by hash",
+            (first, last),
+        )
+        while rows := cursor.fetchmany(_PAGE):
+            for row in rows:
+                yield Digest(row[0].hex()), row[1]
+
+    def events(self, number: int, kinds: Sequence[str]) -> list[EventRow]:
+        """Return a broadcast's records of these kinds in rising n."""
+        marks = ", ".join("?" * len(kinds))
+        rows = self._connection.execute(
+            f"select number, n, kind, time, body from events where number = ? and kind in ({marks})"
+            " order by n",
+            (number, *kinds),
+        )
+        return [EventRow(*row) for row in rows.fetchall()]
+
+    def hides(self, number: int, n: int) -> bool:
+        """Say whether this overlay supersedes that record of the index below it."""
+        return self._one("select 1 from hidden where number = ? and n = ?", (number, n)) is not None
+
+    def _current(
+        self, number: int, track: str, epoch: int, sequence: int
+    ) -> tuple[int, int, int, int, int] | None:
+        row: tuple[int, int, int, int, int] | None = self._one(
+            "select number, n, complete, size, received_start from groups where journal ="
+            " (select id from journals where number = ? and track = ?)"
+            " and epoch = ? and sequence = ? and current",
+            (number, track, epoch, sequence),
+        )
+        return row
+
+    def _one(self, query: str, values: Sequence[object]) -> Any:  # noqa: ANN401  a row of SQLite
+        return self._connection.execute(query, values).fetchone()
+
+
+def _group(row: Any) -> GroupRow:  # noqa: ANN401  a row of SQLite
+    number, broadcast, track, n, epoch, sequence, digest, offset, size, start, end, whole, init = (
+        row
+    )
+    return GroupRow(
+        broadcast=BroadcastRow(number, broadcast),
+        track=track,
+        n=n,
+        epoch=epoch,
+        sequence=sequence,
+        hash=Digest(digest.hex()),
+        offset=offset,
+        size=size,
+        received_start=start,
+        received_end=end,
+        complete=bool(whole),
+        init=Digest(init.hex()) if init is not None else None,
+    )
+
+
+@contextlib.contextmanager
+def replacement_lock(path: str, *, exclusive: bool) -> Iterator[None]:
+    """Keep an index from being replaced while it is opened: its log would outlive its file.
+
+    Raises sqlite3.OperationalError if the directory cannot be opened.
+    """
+    try:
+        with open_directory(os.path.dirname(path) or ".") as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            yield
+    except OSError as error:
+        raise sqlite3.OperationalError(str(error)) from error
+
+
+def _check(connection: sqlite3.Connection, store: str) -> None:
+    found = connection.execute("select schema, store from archive").fetchone()
+    if found != (SCHEMA_VERSION, store):
+        raise sqlite3.DatabaseError(f"not an index of archive {store}, schema {SCHEMA_VERSION}")
+
+
+def _uri_path(path: str) -> str:
+    return urllib.parse.quote(os.path.abspath(path))

@@ -1,0 +1,57 @@
+"""The questions that readers ask; `casfs.index.reader.Reader` answers them from disk.
+
+Every answer reflects all acknowledged commits of at most about a second ago, whether or not the
+index on disk has caught up with the manifests. Superseded records (an incomplete group that came
+again complete) never show. Methods block on disk and are safe to call from any one thread at a
+time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from casfs.digest import Digest
+    from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary
+
+
+class Lookup(Protocol):
+    """Read access to what the manifests say."""
+
+    def broadcasts(self) -> Sequence[BroadcastRow]:
+        """Return every broadcast, by number."""
+
+    def tracks(self, broadcast: BroadcastRow) -> Sequence[TrackRow]:
+        """Return the broadcast's tracks, by name."""
+
+    def track(self, broadcast: str, track: str) -> TrackRow | None:
+        """Return the track with these full names, or None."""
+
+    def summary(self, track: TrackRow) -> TrackSummary:
+        """Return the track's totals."""
+
+    def hours(self, track: TrackRow) -> Sequence[int]:
+        """Return the hours that hold groups by received-start, as hours since the Unix epoch."""
+
+    def groups(
+        self, track: TrackRow, start: int, stop: int, *, after: int = 0
+    ) -> Iterator[GroupRow]:
+        """Yield groups with ``start <= received_start < stop`` (ns UTC) and ``n > after``.
+
+        Hour by hour, within an hour in rising ``n``. Lazy: holds a bounded number of rows, so that
+        a listing can stop at any point.
+        """
+
+    def newest(self, track: TrackRow) -> GroupRow | None:
+        """Return the complete group with the highest (epoch, sequence); if none, an incomplete."""
+
+    def group(self, broadcast_number: int, n: int) -> GroupRow | None:
+        """Return the group that this record committed, or None if it is unknown or superseded."""
+
+    def find(self, track: TrackRow, epoch: int, sequence: int) -> GroupRow | None:
+        """Return the group of this identity, or None."""
+
+    def referencing(self, digest: Digest) -> Iterator[GroupRow]:
+        """Yield every group whose payload lies in this object."""

@@ -1,0 +1,212 @@
+"""Keeps an index in step with the manifests: catch up, heal, rebuild.
+
+Lines are synced before they are applied, so that the index never knows of a line that a power cut
+can take back. A journal that no longer holds the place up to which it was applied (it was restored
+from a backup, say) is forgotten and applied anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import sqlite3
+from typing import TYPE_CHECKING
+
+from casfs.errors import CasfsError, storage_error
+from casfs.index.index import Index, IndexFault, replacement_lock
+from casfs.manifests.chain import JournalReader, PositionLostError
+from casfs.manifests.layout import all_journals
+from casfs.manifests.record import Line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from casfs.manifests.layout import JournalPlace
+    from casfs.manifests.record import Position
+    from casfs.manifests.segment import Fault
+
+_LOG = logging.getLogger(__name__)
+_LINES = 2000
+
+
+class Mirror:
+    """An index that follows the manifests while they are written; never in anyone's way.
+
+    Whatever befalls the index is logged once and shows in `trouble`; the next step tries again,
+    with a new index if the old one is beyond repair.
+    """
+
+    def __init__(self, path: str, root: str, store: str) -> None:
+        self._path = path
+        self._root = root
+        self._store = store
+        self._index: Index | None = None
+        self.trouble = ""
+        """Why the index is behind; empty while all is well."""
+
+    def step(self, places: Iterable[JournalPlace] | None) -> int:
+        """Apply what these journals (None: all) have beyond the index; return how many lines.
+
+        Never raises.
+        """
+        try:
+            if self._index is not None and self._index.replaced():
+                self.close()
+            if self._index is None:
+                self._index = open_or_rebuild(self._path, self._root, self._store)
+            applied = catch_up(self._index, self._root, places)
+        except (IndexFault, CasfsError) as error:
+            if str(error) != self.trouble:
+                _LOG.warning("the index lags behind the manifests: %s", error)
+            self.trouble = str(error)
+            self.close()
+            return 0
+        if self.trouble:
+            _LOG.info("the index has caught up again")
+            self.trouble = ""
+        return applied
+
+    def close(self) -> None:
+        """Close the index; the next step opens it again."""
+        if self._index is not None:
+            self._index.close()
+            self._index = None
+
+
+def catch_up_journal(
+    index: Index,
+    root: str,
+    place: JournalPlace,
+    *,
+    below: Index | None = None,
+    sync: bool = True,
+    fault: Callable[[JournalPlace, Fault], None] | None = None,
+) -> int:
+    """Apply what a journal below ``root`` has beyond the index and return how many lines.
+
+    ``below`` makes ``index`` an overlay of that one. ``sync`` false: the lines are shown, not
+    kept (an overlay), so they need not be durable. Raises StorageError, IndexFault.
+    """
+    try:
+        return _follow(index, root, place, below, sync=sync, fault=fault)
+    except PositionLostError:
+        _LOG.warning("the index of %s does not fit its manifest and is made anew", place)
+        index.forget(place)
+        # An overlay that lost its place must not go on behind the index below it either.
+        return _follow(index, root, place, None, sync=sync, fault=fault)
+
+
+def catch_up(index: Index, root: str, places: Iterable[JournalPlace] | None = None) -> int:
+    """Apply what the journals have beyond the index; return how many lines.
+
+    Raises StorageError, IndexFault.
+    """
+    return sum(
+        catch_up_journal(index, root, place)
+        for place in (all_journals(root) if places is None else places)
+    )
+
+
+def rebuild(
+    path: str, root: str, store: str, *, progress: Callable[[JournalPlace, int], None] | None = None
+) -> int:
+    """Make a new index from the manifests below ``root``, beside the old one, and put it in place.
+
+    Returns how many lines it holds. Writers that have the old one open notice and go over.
+    Raises StorageError, IndexFault.
+    """
+    beside = f"{path}.{os.getpid()}.new"
+    _remove(beside)
+    try:
+        index = Index.open(beside, store)
+        with contextlib.closing(index):
+            total = 0
+            for place in all_journals(root):
+                lines = catch_up_journal(index, root, place)
+                total += lines
+                if progress is not None:
+                    progress(place, lines)
+            index.settle()
+        with replacement_lock(path, exclusive=True):
+            _remove(path, but_not_itself=True)
+            os.rename(beside, path)
+    except OSError as error:
+        raise storage_error(error, "rebuilding the index", path) from error
+    finally:
+        _remove(beside)
+    return total
+
+
+def open_or_rebuild(path: str, root: str, store: str) -> Index:
+    """Open the index for writing; if it is damaged or of another version, rebuild it first.
+
+    Raises StorageError, IndexFault.
+    """
+    try:
+        return Index.open(path, store)
+    except sqlite3.OperationalError:
+        # Locked, no space, no permission: a new file would fare no better.
+        raise
+    except IndexFault as error:
+        _LOG.warning("the index %s cannot be used (%s): rebuilding it", path, error)
+        rebuild(path, root, store)
+        return Index.open(path, store)
+
+
+def _follow(
+    index: Index,
+    root: str,
+    place: JournalPlace,
+    below: Index | None,
+    *,
+    sync: bool,
+    fault: Callable[[JournalPlace, Fault], None] | None,
+) -> int:
+    since = index.position(place)
+    if since is None and below is not None:
+        since = below.position(place)
+    directory = place.directory(root)
+    reader = JournalReader(directory, since=since)
+    total = 0
+    items = iter(reader)
+    while True:
+        batch: list[Line] = []
+        for item in itertools.islice(items, _LINES):
+            if isinstance(item, Line):
+                batch.append(item)
+            elif fault is not None:
+                fault(place, item)
+        position = reader.position
+        if position is None or position == since:
+            return total
+        if sync:
+            _sync_segment(directory, position)
+        if not batch or not index.apply(place, batch, position, since=since, below=below):
+            return total
+        total += len(batch)
+        since = position
+
+
+def _sync_segment(directory: str, position: Position) -> None:
+    """Make the lines up to ``position`` durable: their writer may not have done it yet.
+
+    Earlier segments were synced before their writer began this one.
+    """
+    path = os.path.join(directory, position.segment)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise storage_error(error, "syncing", path) from error
+
+
+def _remove(path: str, *, but_not_itself: bool = False) -> None:
+    endings = ("-wal", "-shm") if but_not_itself else ("", "-wal", "-shm")
+    for ending in endings:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + ending)

@@ -1,0 +1,268 @@
+"""Answers lookups from the index on disk and, for what it lacks, from the manifests' tails.
+
+The index is opened read-only; a user who may not write sees the same as one who may. What the
+manifests have beyond it goes into an overlay in memory (an index as well, spilled to disk when it
+grows), renewed as the index catches up. With no usable index at all the overlay holds everything.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from casfs.index.index import Index, IndexFault
+from casfs.index.mirror import catch_up_journal
+from casfs.index.rows import TrackSummary
+from casfs.manifests.layout import JournalPlace, broadcast_directories, journal_places
+from casfs.names import encode_name
+from casfs.timestamps import HOUR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from casfs.digest import Digest
+    from casfs.index.rows import BroadcastRow, GroupRow, TrackRow
+    from casfs.manifests.record import Position
+
+T = TypeVar("T")
+
+_LOG = logging.getLogger(__name__)
+_PAGE = 1000
+_INDEX = "."  # no journal's place
+_FRESH_SECONDS = 0.2
+
+
+class Reader:
+    """A `casfs.index.lookup.Lookup` over the manifests below ``root``; close it when done.
+
+    Raises StorageError if a manifest cannot be read; never fails for the index alone.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        index_path: str,
+        store: str,
+        *,
+        fold_case: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._root = root
+        self._index_path = index_path
+        self._store = store
+        self._fold_case = fold_case
+        self._clock = clock
+        self._base: Index | None = None
+        self._overlay = Index.temporary(store)
+        self._below: dict[JournalPlace, Position | None] = {}
+        self._fresh: dict[str, float] = {}
+
+    def close(self) -> None:
+        """Let go of the index."""
+        self._overlay.close()
+        if self._base is not None:
+            self._base.close()
+
+    # casfs.index.lookup.Lookup
+
+    def broadcasts(self) -> Sequence[BroadcastRow]:
+        """Return every broadcast, by number."""
+        rows = self._ask(
+            self._all_places,
+            lambda indexes: {row.number: row for index in indexes for row in index.broadcasts()},
+        )
+        return [rows[number] for number in sorted(rows)]
+
+    def tracks(self, broadcast: BroadcastRow) -> Sequence[TrackRow]:
+        """Return the broadcast's tracks, by name."""
+        directory = encode_name(broadcast.name, fold_case=self._fold_case)
+        rows = self._ask(
+            lambda: self._broadcast_places(directory),
+            lambda indexes: {
+                row.name: row
+                for index in reversed(indexes)
+                for row in index.tracks(broadcast.number)
+            },
+        )
+        return [rows[name] for name in sorted(rows)]
+
+    def track(self, broadcast: str, track: str) -> TrackRow | None:
+        """Return the track with these full names, or None."""
+        return self._ask(
+            lambda: [self._place(broadcast, track)],
+            lambda indexes: _first(index.track(broadcast, track) for index in indexes),
+        )
+
+    def summary(self, track: TrackRow) -> TrackSummary:
+        """Return the track's totals."""
+        parts = self._ask_track(track, lambda indexes: [index.summary(track) for index in indexes])
+        return TrackSummary(
+            track,
+            sum(part.groups for part in parts),
+            sum(part.bytes for part in parts),
+            min((part.first for part in parts if part.first is not None), default=None),
+            max((part.last for part in parts if part.last is not None), default=None),
+        )
+
+    def hours(self, track: TrackRow) -> Sequence[int]:
+        """Return the hours that hold groups by received-start, as hours since the Unix epoch."""
+
+        def hours(indexes: Sequence[Index]) -> list[int]:
+            total: Counter[int] = Counter()
+            for index in indexes:
+                total.update(index.hours(track))
+            return sorted(hour for hour, groups in total.items() if groups > 0)
+
+        return self._ask_track(track, hours)
+
+    def groups(
+        self, track: TrackRow, start: int, stop: int, *, after: int = 0
+    ) -> Iterator[GroupRow]:
+        """Yield groups, hour by hour, as `casfs.index.lookup.Lookup` says."""
+        for hour in self.hours(track):
+            if (hour + 1) * HOUR > start and hour * HOUR < stop:
+                for row in self._hour(track, hour, after):
+                    if start <= row.received_start < stop:
+                        yield row
+
+    def newest(self, track: TrackRow) -> GroupRow | None:
+        """Return the complete group with the highest (epoch, sequence); if none, an incomplete."""
+
+        def newest(indexes: Sequence[Index]) -> GroupRow | None:
+            for complete in (True, False):
+                found = [index.newest(track, complete=complete) for index in indexes]
+                rows = [row for row in found if row is not None and not self._hidden(row)]
+                if rows:
+                    return max(rows, key=lambda row: (row.epoch, row.sequence, row.n))
+            return None
+
+        return self._ask_track(track, newest)
+
+    def group(self, broadcast_number: int, n: int) -> GroupRow | None:
+        """Return the group that this record committed, or None if unknown or superseded."""
+        row = self._ask(
+            list, lambda indexes: _first(index.group(broadcast_number, n) for index in indexes)
+        )
+        return None if row is None or self._hidden(row) else row
+
+    def find(self, track: TrackRow, epoch: int, sequence: int) -> GroupRow | None:
+        """Return the group of this identity, or None."""
+        return self._ask_track(
+            track,
+            lambda indexes: _first(
+                index.find(track, epoch, sequence) for index in reversed(indexes)
+            ),
+        )
+
+    def referencing(self, digest: Digest) -> Iterator[GroupRow]:
+        """Yield every group whose payload lies in this object."""
+        yield from self._ask(
+            list, lambda indexes: [row for index in indexes for row in index.referencing(digest)]
+        )
+
+    # Asking
+
+    def _ask(
+        self, places: Callable[[], Sequence[JournalPlace]], question: Callable[[Sequence[Index]], T]
+    ) -> T:
+        """Put a question to index and overlay, both as of one instant."""
+        if self._base.replaced() if self._base is not None else self._stale(_INDEX):
+            self._reopen()
+        if self._base is not None:
+            base = self._base
+            try:
+                with base.snapshot():
+                    for place in places():
+                        self._refresh(place)
+                    return question([base, self._overlay])
+            except IndexFault as error:
+                _LOG.warning("the index %s cannot be read: %s", self._index_path, error)
+                self._drop_base()
+        for place in places():
+            self._refresh(place)
+        return question([self._overlay])
+
+    def _ask_track(self, track: TrackRow, question: Callable[[Sequence[Index]], T]) -> T:
+        return self._ask(lambda: [self._place(track.broadcast.name, track.name)], question)
+
+    def _hour(self, track: TrackRow, hour: int, after: int) -> Iterator[GroupRow]:
+        while True:
+            page = self._ask_track(track, partial(_page, track, hour, after))
+            yield from (row for row in page if not self._hidden(row))
+            if len(page) < _PAGE:
+                return
+            after = page[-1].n
+
+    def _hidden(self, row: GroupRow) -> bool:
+        return self._overlay.hides(row.broadcast.number, row.n)
+
+    # Staying fresh
+
+    def _all_places(self) -> list[JournalPlace]:
+        if not self._stale(""):
+            return []
+        return [
+            place
+            for directory in broadcast_directories(self._root)
+            for place in self._broadcast_places(directory)
+        ]
+
+    def _broadcast_places(self, directory: str) -> list[JournalPlace]:
+        return journal_places(self._root, directory) if self._stale(directory) else []
+
+    def _place(self, broadcast: str, track: str) -> JournalPlace:
+        return JournalPlace(
+            encode_name(broadcast, fold_case=self._fold_case),
+            encode_name(track, fold_case=self._fold_case),
+        )
+
+    def _refresh(self, place: JournalPlace) -> None:
+        if self._base is not None:
+            position = self._base.position(place)
+            if self._below.get(place) != position:
+                # The index has gone on: what the overlay has of this journal is in it now.
+                self._overlay.forget(place)
+                self._below[place] = position
+                self._fresh.pop(str(place), None)
+        if self._stale(str(place)):
+            catch_up_journal(self._overlay, self._root, place, below=self._base, sync=False)
+
+    def _stale(self, scope: str) -> bool:
+        now = self._clock()
+        last = self._fresh.get(scope)
+        if last is not None and now - last < _FRESH_SECONDS:
+            return False
+        self._fresh[scope] = now
+        return True
+
+    def _reopen(self) -> None:
+        self._drop_base()
+        try:
+            self._base = Index.open_for_reading(self._index_path, self._store)
+        except IndexFault as error:
+            _LOG.debug("no usable index at %s: %s", self._index_path, error)
+
+    def _drop_base(self) -> None:
+        """Go on without the index; the overlay then holds everything."""
+        if self._base is not None:
+            self._base.close()
+            self._base = None
+            self._overlay.close()
+            self._overlay = Index.temporary(self._store)
+            self._below.clear()
+            self._fresh.clear()
+
+
+def _page(track: TrackRow, hour: int, after: int, indexes: Sequence[Index]) -> list[GroupRow]:
+    """Return a page of an hour. Commit numbers only rise from the index to the overlay."""
+    page: list[GroupRow] = []
+    for index in indexes:
+        page += index.groups(track, hour, after, _PAGE - len(page))
+    return page
+
+
+def _first(rows: Iterable[T | None]) -> T | None:
+    return next((row for row in rows if row is not None), None)

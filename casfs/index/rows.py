@@ -1,0 +1,67 @@
+"""What a lookup answers: small frozen rows, the same whether they come from disk or memory."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from casfs.digest import Digest
+
+
+class BroadcastRow(Struct, frozen=True):
+    """A broadcast that the archive holds."""
+
+    number: int
+    """Given once in this archive, from 1; never used again for another broadcast."""
+    name: str
+    """The full name as the relay announced it, slashes included."""
+
+
+class TrackRow(Struct, frozen=True):
+    """A track of a broadcast."""
+
+    broadcast: BroadcastRow
+    name: str
+    """The full name as the relay has it."""
+    first_n: int
+    """The commit number of the track's first record; with the broadcast's number, unique."""
+
+
+class TrackSummary(Struct, frozen=True):
+    """What a track holds in all."""
+
+    track: TrackRow
+    groups: int
+    """Groups, superseded records not counted."""
+    bytes: int
+    """The sum of their payload sizes."""
+    first: int | None
+    """Earliest received-start, nanoseconds UTC; None if the track holds no group."""
+    last: int | None
+    """Latest received-start, nanoseconds UTC."""
+
+
+class GroupRow(Struct, frozen=True):
+    """One group as its newest record has it."""
+
+    broadcast: BroadcastRow
+    track: str
+    n: int
+    """Commit number, unique in its broadcast and rising in the order of commits."""
+    epoch: int
+    """From 1; rises when the publisher's sequence numbers start again."""
+    sequence: int
+    """The publisher's group number, 0 to 2**62 - 1."""
+    hash: Digest
+    """The object that holds the payload."""
+    offset: int
+    """Where the payload starts in the object, bytes."""
+    size: int
+    """The payload's length, bytes."""
+    received_start: int
+    """Nanoseconds UTC of the first byte's arrival."""
+    received_end: int
+    """Nanoseconds UTC of the last byte's arrival."""
+    complete: bool
+    """False if the group was cut short; ``size`` is then what arrived."""
+    init: Digest | None
+    """The init or catalog object that a player needs first, where known."""

@@ -1,0 +1,108 @@
+"""The tables of the index. Every column is said; SQL lives in this package alone.
+
+The index holds nothing that the manifests do not say: deleting it loses nothing. A change here
+raises `SCHEMA_VERSION`, and an index of another version is rebuilt, never migrated.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from casfs.timestamps import HOUR
+
+if TYPE_CHECKING:
+    import sqlite_utils
+
+SCHEMA_VERSION = 1
+
+
+def create_tables(database: sqlite_utils.Database, store: str) -> None:
+    """Create all tables of an index of the archive ``store``; they must not exist."""
+    # One row: what this file is a mirror of.
+    database.table("archive").create(
+        {
+            "schema": int,  # SCHEMA_VERSION
+            "store": str,  # the archive's id, as in format.json
+        },
+    )
+    # One row a journal, a broadcast's own journal included.
+    database.table("journals").create(
+        {
+            "id": int,
+            "place": str,  # "<broadcast directory>/<track directory>" below the manifest root
+            "number": int,  # the broadcast's number
+            "broadcast": str,  # its full name
+            "track": str,  # the full name of the track; null: the broadcast's own journal
+            "first_n": int,  # commit number of the first record
+            "segment": str,  # file name of the segment up to which lines are applied
+            "offset": int,  # bytes of that segment which are applied
+            "hash": str,  # sum of the last applied line
+            "groups": int,  # current groups: rows of "groups" with current = 1
+            "bytes": int,  # the sum of their sizes
+            "first": int,  # their earliest received_start, ns UTC; null if there are none
+            "last": int,  # their latest received_start
+        },
+        pk="id",
+        not_null={"place", "number", "broadcast", "first_n", "segment", "offset", "hash"},
+        defaults={"groups": 0, "bytes": 0},
+    )
+    database.table("journals").create_index(["place"], unique=True)
+    database.table("journals").create_index(["number", "track"])
+    # One row a group record. (number, n) names it for ever.
+    database.table("groups").create(
+        {
+            "number": int,  # the broadcast's number
+            "n": int,  # commit number
+            "journal": int,  # journals.id
+            "epoch": int,
+            "sequence": int,  # below 2**62
+            "hash": bytes,  # 32 bytes: the object
+            "offset": int,  # of the payload in the object, bytes
+            "size": int,  # of the payload, bytes
+            "received_start": int,  # ns UTC
+            "received_end": int,  # ns UTC
+            "complete": int,  # 1 if the publisher ended the group
+            "init": bytes,  # 32 bytes: what a player needs first; null if unknown
+            "current": int,  # 0 if another record of the same identity stands for the group
+        },
+        pk=("number", "n"),
+    )
+    # Listings go hour by hour; within an hour in the order of commits.
+    database.execute(
+        f"create index groups_by_hour on groups (journal, received_start / {HOUR}, n) where current"
+    )
+    database.execute(
+        "create unique index groups_by_sequence on groups (journal, epoch, sequence) where current"
+    )
+    database.execute("create index groups_by_hash on groups (hash)")
+    database.execute("create index groups_by_init on groups (init) where init is not null")
+    # One row for each hour of a journal that holds current groups.
+    database.table("hours").create(
+        {
+            "journal": int,  # journals.id
+            "hour": int,  # received_start in hours since the Unix epoch
+            "groups": int,  # how many; 0 once all were superseded
+        },
+        pk=("journal", "hour"),
+    )
+    # Records that are not groups: start, stop, gap and so on.
+    database.table("events").create(
+        {
+            "number": int,  # the broadcast's number
+            "n": int,  # commit number
+            "journal": int,  # journals.id
+            "kind": str,  # as in the manifest
+            "time": int,  # when the record was made, ns UTC
+            "body": str,  # the record as JSON
+        },
+        pk=("number", "n"),
+    )
+    # In an overlay only: records of the index below it which are superseded by one in here.
+    database.table("hidden").create(
+        {
+            "number": int,
+            "n": int,
+        },
+        pk=("number", "n"),
+    )
+    database.table("archive").insert({"schema": SCHEMA_VERSION, "store": store})
