@@ -1,0 +1,104 @@
+"""What must hold before a broadcast may be written to, and the refusals if it does not.
+
+Wrong disks are refused by the heads, second writers by a kernel lock on the broadcast's directory
+(it dies with its holder, so it is never stale), and wrong clocks by the newest record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from casfs.durable import make_directory, open_directory
+from casfs.errors import ClockError, ForeignRootError, WriterLockedError, storage_error
+from casfs.heads import Heads, read_heads, remembered_broadcasts, unreachable
+from casfs.manifests.chain import read_header, segment_names
+from casfs.manifests.layout import BROADCAST_JOURNAL, broadcast_directories
+from casfs.manifests.record import Record
+from casfs.roots import OWN, Roots
+from casfs.timestamps import DAY, format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def check_heads(roots: Roots, directory: str) -> Heads | None:
+    """Return what the CAS root remembers of the broadcast in this (encoded) directory.
+
+    Raises ForeignRootError if the manifests are older than that, StorageError.
+    """
+    missing = set(remembered_broadcasts(roots.cas)) - set(broadcast_directories(roots.manifests))
+    lost = min(missing) if missing else None
+    heads = read_heads(roots.cas, directory)
+    if lost is None and heads is not None:
+        lost = unreachable(heads, roots.manifests, directory)
+    if lost is not None:
+        raise ForeignRootError(
+            f"the manifest root {roots.manifests} is older than the CAS root remembers: "
+            f"{lost} lacks records that were acknowledged",
+            advice="is it a backup or a snapshot? restore the newest manifests",
+        )
+    return heads
+
+
+@contextlib.contextmanager
+def lock_broadcast(roots: Roots, directory: str, broadcast: str) -> Iterator[None]:
+    """Be the one writer of a broadcast; its directories exist then.
+
+    Raises WriterLockedError, StorageError.
+    """
+    path = os.path.join(roots.manifests, directory)
+    with contextlib.ExitStack() as held:
+        try:
+            make_directory(path)
+            descriptor = held.enter_context(open_directory(path))
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            make_directory(os.path.join(path, BROADCAST_JOURNAL))
+        except BlockingIOError:
+            raise WriterLockedError(
+                f"broadcast {broadcast!r} is being recorded by another process",
+                advice="stop that recorder first, or let it go on",
+            ) from None
+        except OSError as error:
+            raise storage_error(error, "locking", path) from error
+        yield
+
+
+def check_clock(broadcast: str, newest: int, now: int) -> None:
+    """Raise ClockError if ``now`` is more than a day before the newest record (both ns UTC)."""
+    if newest - now > DAY:
+        raise ClockError(
+            f"the clock says {format_time(now)}, but the newest record of {broadcast!r} is of "
+            f"{format_time(newest)}",
+            advice="set the clock (is time synchronisation running?) and start again",
+        )
+
+
+@contextlib.contextmanager
+def next_broadcast_number(roots: Roots) -> Iterator[int]:
+    """Give a number that no broadcast has; it is taken once a record in the block is durable.
+
+    Numbers stand in the first line of each broadcast's own journal; a lock on our own directory
+    keeps two recorders from taking the same. Raises StorageError.
+    """
+    try:
+        with open_directory(os.path.join(roots.manifests, OWN)) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield 1 + max(map(_number, _broadcast_journals(roots)), default=0)
+    except OSError as error:
+        raise storage_error(error, "locking", roots.manifests) from error
+
+
+def _broadcast_journals(roots: Roots) -> Iterator[str]:
+    for directory in broadcast_directories(roots.manifests):
+        yield os.path.join(roots.manifests, directory, BROADCAST_JOURNAL)
+
+
+def _number(directory: str) -> int:
+    for name in segment_names(directory):
+        header = read_header(directory, name)
+        if header is not None and isinstance(header.record, Record):
+            return header.record.number
+    return 0

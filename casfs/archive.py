@@ -1,0 +1,411 @@
+"""The archive: two roots and three stores opened as one. The commit order lives here.
+
+A commit is acknowledged in this order and no other:
+
+1. every payload is durable under its name (shards locked against collectors from the look on);
+2. a manifest line for each group is written, and the manifests are synced;
+3. the shards are unlocked and the groups count as kept.
+
+The index follows behind (`casfs.index.mirror`) and is never waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import platform
+import time
+import uuid
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from msgspec import Struct
+
+from casfs import __version__
+from casfs.admission import check_clock, check_heads, lock_broadcast, next_broadcast_number
+from casfs.digest import Digest, digest_of
+from casfs.durable import make_directory
+from casfs.errors import StorageError, storage_error
+from casfs.heads import Heads, write_heads
+from casfs.index.mirror import Mirror
+from casfs.index.reader import Reader
+from casfs.manifests.journal import Journal, JournalIdentity
+from casfs.manifests.layout import BROADCAST_JOURNAL, JournalPlace, journal_places
+from casfs.manifests.record import (
+    BLOCK_BYTES,
+    AliveRecord,
+    EpochRecord,
+    GapRecord,
+    GroupRecord,
+    LostSessionRecord,
+    Record,
+    StartRecord,
+    StopRecord,
+)
+from casfs.manifests.recovery import JournalTail, recover_tail
+from casfs.names import encode_name
+from casfs.objects.commit import LocalCommitter
+from casfs.objects.local import LocalStore, object_path
+from casfs.objects.store import Payload
+from casfs.roots import OWN, Format, Roots, recognise
+from casfs.timestamps import format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from casfs.objects.store import Stored
+
+R = TypeVar("R", bound=Record)
+
+WRITER = f"casfs {__version__}"
+"""Program and version, as every record names them."""
+
+
+class Group(Struct, frozen=True, kw_only=True):
+    """A group to be kept."""
+
+    track: str
+    epoch: int
+    sequence: int
+    frames: tuple[bytes, ...]
+    """The payload, frame by frame."""
+    digest: Digest | None = None
+    """Of the payload, where the caller has computed it."""
+    lacking: int = 0
+    """Bytes of the last frame that did not come."""
+    timestamps: tuple[int, ...] | None = None
+    """One for each frame, in units of ``timescale``."""
+    timescale: int | None = None
+    """Units a second."""
+    received_start: int
+    """Nanoseconds UTC of the first byte's arrival."""
+    received_end: int
+    complete: bool = True
+    reason: str = ""
+    """Why it is not complete; empty if it is."""
+    init: Digest | None = None
+    """The init or catalog object that a player needs first."""
+    relay: str = ""
+    """Scheme, host and port."""
+    protocol: str = ""
+
+
+class Committed(Struct, frozen=True):
+    """A group that is kept."""
+
+    record: GroupRecord
+    new: bool
+    """False if an object of the same bytes was there already."""
+    healed: bool
+    """True if a damaged object was replaced."""
+
+
+class Archive:
+    """An archive opened by its roots; opening takes no lock and writes nothing.
+
+    Raises NotInitialisedError, ForeignRootError, UnsupportedFormatError, StorageError.
+    """
+
+    def __init__(self, roots: Roots, *, index_path: str | None = None) -> None:
+        self.roots = roots
+        self.format: Format = recognise(roots)
+        self.index_path = index_path or os.path.join(roots.manifests, OWN, "index.sqlite3")
+        self.objects = LocalStore(roots.cas)
+
+    @property
+    def store_id(self) -> str:
+        """The id that both roots carry."""
+        return self.format.store
+
+    def reader(self) -> Reader:
+        """Return a new reader; close it when done."""
+        return Reader(
+            self.roots.manifests, self.index_path, self.store_id, fold_case=self.format.fold_case
+        )
+
+    def mirror(self) -> Mirror:
+        """Return a mirror that keeps the index in step; close it when done."""
+        return Mirror(self.index_path, self.roots.manifests, self.store_id)
+
+    def directory_of(self, broadcast: str) -> str:
+        """Return the component below the manifest root that stands for a broadcast."""
+        return encode_name(broadcast, fold_case=self.format.fold_case)
+
+    def writer(
+        self, broadcast: str, *, relay: str = "", clock: Callable[[], int] = time.time_ns
+    ) -> BroadcastWriter:
+        """Return the one writer of a broadcast, as a context manager that is not entered yet."""
+        return BroadcastWriter(self, broadcast, relay=relay, clock=clock)
+
+
+class BroadcastWriter:
+    """Commits the groups of one broadcast; a context manager, used by one thread at a time.
+
+    Entering takes the broadcast's lock, checks that the manifests are not older than the CAS root
+    remembers, makes the ends of all journals durable, and records the start; leaving records the
+    stop. Raises WriterLockedError, ForeignRootError, ClockError, StorageError, InvalidNameError.
+    """
+
+    def __init__(
+        self, archive: Archive, broadcast: str, *, relay: str, clock: Callable[[], int]
+    ) -> None:
+        self.archive = archive
+        self.broadcast = broadcast
+        self.recorder = uuid.uuid4().hex
+        """Names this recording session."""
+        self.stop_reason = "stopped"
+        """What the stop record will say."""
+        self._relay = relay
+        self._clock = clock
+        self._name = archive.directory_of(broadcast)
+        self._directory = os.path.join(archive.roots.manifests, self._name)
+        self._committer = LocalCommitter(archive.roots.cas)
+        self._resources = contextlib.ExitStack()
+        self._journals: dict[str, Journal] = {}
+        self._tails: dict[str, JournalTail] = {}
+        self._number = 0
+        self._numbers = itertools.count(1)
+        self._head_hour = ""
+        self._appendable: set[str] = set()
+
+    @property
+    def number(self) -> int:
+        """The broadcast's number in this archive."""
+        return self._number
+
+    @property
+    def places(self) -> list[JournalPlace]:
+        """The journals that this writer has touched."""
+        return [JournalPlace(self._name, name) for name in list(self._journals)]
+
+    def recent_groups(self) -> list[GroupRecord]:
+        """Return the newest groups of each track as they were found at the start, oldest first."""
+        return [group for tail in self._tails.values() for group in tail.groups]
+
+    def __enter__(self) -> Self:
+        try:
+            self._enter()
+        except BaseException:
+            self._resources.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None or not issubclass(kind, StorageError):
+                self._note(StopRecord, reason=self.stop_reason)
+                self.write_heads()
+        finally:
+            self._resources.close()
+
+    def commit(self, groups: Sequence[Group]) -> list[Committed]:
+        """Keep the groups; on return each is durable, object and record.
+
+        Raises StorageError: then none of them counts, and all may be committed again.
+        """
+        with self._committer.batch() as batch:
+            stored = batch.put([Payload(group.frames, group.digest) for group in groups])
+            names: dict[str, str] = {}
+            for track in dict.fromkeys(group.track for group in groups):
+                names[track], journal = self._track_journal(track)
+                journal.open_segment()
+            records: dict[str, list[Record]] = {}
+            committed: list[Committed] = []
+            for group, put in zip(groups, stored, strict=True):
+                record = self._group_record(group, put)
+                records.setdefault(names[group.track], []).append(record)
+                committed.append(Committed(record, put.new, put.healed))
+            self._append(records)
+        self._renew_heads()
+        return committed
+
+    def note_gap(
+        self,
+        track: str,
+        *,
+        epoch: int,
+        start: int,
+        end: int,
+        reason: str,
+        first: int | None = None,
+        last: int | None = None,
+    ) -> None:
+        """Record what was missed of a track between two instants (ns UTC); raises StorageError."""
+        name, journal = self._track_journal(track)
+        journal.open_segment()
+        record = self._record(
+            GapRecord,
+            track,
+            epoch=epoch,
+            first=None if first is None else str(first),
+            last=None if last is None else str(last),
+            start=format_time(start),
+            end=format_time(end),
+            reason=reason,
+        )
+        self._append({name: [record]})
+
+    def note_epoch(self, epoch: int, reason: str) -> None:
+        """Record that the publisher's sequences began again; raises StorageError."""
+        self._note(EpochRecord, epoch=epoch, reason=reason)
+
+    def note_alive(self, *, connected: bool, since: int) -> None:
+        """Record that no group came since that instant (ns UTC); raises StorageError."""
+        self._note(AliveRecord, connected=connected, since=format_time(since))
+
+    def write_heads(self) -> None:
+        """Let the CAS root remember how far the journals go; raises StorageError."""
+        known = {name: tail.position for name, tail in self._tails.items()}
+        known |= {name: journal.acknowledged for name, journal in self._journals.items()}
+        heads = Heads(
+            store=self.archive.store_id,
+            broadcast=self.broadcast,
+            number=self._number,
+            time=format_time(self._clock()),
+            journals={name: place for name, place in known.items() if place is not None},
+        )
+        write_heads(self.archive.roots.cas, self._name, heads)
+        self._head_hour = heads.time[:13]
+
+    # Entering
+
+    def _enter(self) -> None:
+        roots = self.archive.roots
+        heads = check_heads(roots, self._name)
+        self._resources.enter_context(lock_broadcast(roots, self._name, self.broadcast))
+        self._resources.enter_context(self._committer)
+        self._resources.callback(self._close_journals)
+        self._tails = {
+            place.track: recover_tail(place.directory(roots.manifests))
+            for place in journal_places(roots.manifests, self._name)
+        }
+        tails = self._tails.values()
+        newest = max((tail.last_time for tail in tails), default=0)
+        check_clock(self.broadcast, newest, self._clock())
+        self._numbers = itertools.count(1 + max((tail.last_n for tail in tails), default=0))
+        self._appendable = {
+            name
+            for name, tail in self._tails.items()
+            if heads is not None and tail.whole and heads.journals.get(name) == tail.position
+        }
+        known = {tail.number for tail in tails if tail.number is not None}
+        with contextlib.ExitStack() as allocation:
+            self._number = (
+                min(known) if known else allocation.enter_context(next_broadcast_number(roots))
+            )
+            self._note_start(newest)
+        self.write_heads()
+
+    def _note_start(self, newest: int) -> None:
+        records: list[Record] = []
+        self._journal(BROADCAST_JOURNAL).open_segment()
+        tail = self._tails.get(BROADCAST_JOURNAL)
+        if tail is not None and tail.last is not None and not isinstance(tail.last, StopRecord):
+            lost = getattr(tail.last, "recorder", "")
+            records.append(
+                self._record(LostSessionRecord, None, lost=lost, last=format_time(newest))
+            )
+        records.append(
+            self._record(StartRecord, None, writer=WRITER, relay=self._relay, host=platform.node())
+        )
+        self._append({BROADCAST_JOURNAL: records})
+
+    # Records
+
+    def _record(self, kind: Callable[..., R], track: str | None, **members: object) -> R:
+        return kind(
+            broadcast=self.broadcast,
+            number=self._number,
+            track=track,
+            n=next(self._numbers),
+            time=format_time(self._clock()),
+            recorder=self.recorder,
+            **members,
+        )
+
+    def _group_record(self, group: Group, stored: Stored) -> GroupRecord:
+        whole = b"".join(group.frames) if stored.size > BLOCK_BYTES else b""
+        return self._record(
+            GroupRecord,
+            group.track,
+            epoch=group.epoch,
+            sequence=str(group.sequence),
+            hash=stored.digest,
+            path=object_path(stored.digest),
+            offset=0,
+            size=stored.size,
+            frame_sizes=[len(frame) for frame in group.frames],
+            lacking=group.lacking,
+            frame_timestamps=(
+                None if group.timestamps is None else [str(stamp) for stamp in group.timestamps]
+            ),
+            timescale=None if group.timescale is None else str(group.timescale),
+            blocks=(
+                [
+                    digest_of(memoryview(whole)[start : start + BLOCK_BYTES])
+                    for start in range(0, len(whole), BLOCK_BYTES)
+                ]
+                or None
+            ),
+            init=group.init,
+            received_start=format_time(group.received_start),
+            received_end=format_time(group.received_end),
+            complete=group.complete,
+            reason=group.reason or None,
+            relay=group.relay or self._relay,
+            protocol=group.protocol,
+            writer=WRITER,
+        )
+
+    def _note(self, kind: Callable[..., Record], **members: object) -> None:
+        self._journal(BROADCAST_JOURNAL).open_segment()
+        self._append({BROADCAST_JOURNAL: [self._record(kind, None, **members)]})
+
+    # Journals
+
+    def _append(self, records: dict[str, list[Record]]) -> None:
+        for name, lines in records.items():
+            self._journals[name].append(lines)
+        self._committer.in_parallel(Journal.sync, [self._journals[name] for name in records])
+
+    def _journal(self, name: str, track: str | None = None) -> Journal:
+        journal = self._journals.get(name)
+        if journal is None:
+            tail = self._tails.get(name)
+            journal = Journal(
+                os.path.join(self._directory, name),
+                JournalIdentity(
+                    store=self.archive.store_id,
+                    broadcast=self.broadcast,
+                    number=self._number,
+                    track=track,
+                    writer=WRITER,
+                    recorder=self.recorder,
+                ),
+                position=tail.position if tail is not None else None,
+                appendable=name in self._appendable,
+                next_number=lambda: next(self._numbers),
+                clock=self._clock,
+            )
+            self._journals[name] = journal
+        return journal
+
+    def _track_journal(self, track: str) -> tuple[str, Journal]:
+        """Return the journal of a track, with its directory made, and that directory's name."""
+        name = encode_name(track, fold_case=self.archive.format.fold_case)
+        if name not in self._journals:
+            path = os.path.join(self._directory, name)
+            try:
+                make_directory(path)
+            except OSError as error:
+                raise storage_error(error, "creating", path) from error
+        return name, self._journal(name, track)
+
+    def _close_journals(self) -> None:
+        for journal in self._journals.values():
+            journal.close()
+
+    def _renew_heads(self) -> None:
+        """Let the CAS root know once an hour, and at each rollover (which an hour's end is)."""
+        if format_time(self._clock())[:13] != self._head_hour:
+            self.write_heads()

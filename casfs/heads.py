@@ -1,0 +1,95 @@
+"""What the CAS root remembers of the manifests: where each journal ended when last it was told.
+
+The two roots may lie on two disks. A manifest root that was restored from a backup, rolled back or
+not mounted is older than the heads say, and that shows here before anyone writes or deletes.
+One file a broadcast, ``.casfs/heads/<encoded name>.json``, replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+from msgspec import Struct
+
+from casfs.durable import replace_file
+from casfs.errors import ForeignRootError, storage_error
+from casfs.manifests.chain import JournalReader, PositionLostError
+from casfs.manifests.layout import JournalPlace
+from casfs.manifests.record import Position
+from casfs.roots import OWN
+
+_ENDING = ".json"
+
+
+class Heads(Struct, frozen=True, kw_only=True):
+    """The last known place of each journal of one broadcast."""
+
+    v: int = 1
+    store: str
+    broadcast: str
+    number: int
+    time: str
+    """When it was written."""
+    journals: dict[str, Position]
+    """By the name of the journal's directory; every place was durable."""
+
+
+def write_heads(cas: str, directory: str, heads: Heads) -> None:
+    """Remember the heads of the broadcast in this (encoded) directory; raises StorageError."""
+    path = _path(cas, directory)
+    try:
+        replace_file(path, msgspec.json.encode(heads) + b"\n")
+    except OSError as error:
+        raise storage_error(error, "writing", path) from error
+
+
+def read_heads(cas: str, directory: str) -> Heads | None:
+    """Return what is remembered of a broadcast, or None; raises StorageError, ForeignRootError."""
+    path = _path(cas, directory)
+    try:
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=Heads)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise storage_error(error, "reading", path) from error
+    except msgspec.DecodeError as error:
+        raise ForeignRootError(
+            f"{path} cannot be understood: {error}",
+            advice="restore it from a backup of the CAS root, or remove it once the manifests of "
+            "this broadcast are known to be complete",
+        ) from error
+
+
+def remembered_broadcasts(cas: str) -> list[str]:
+    """Return the (encoded) directories of all broadcasts with heads; raises StorageError."""
+    path = os.path.join(cas, OWN, "heads")
+    try:
+        names = os.listdir(path)
+    except OSError as error:
+        raise storage_error(error, "listing", path) from error
+    return sorted(
+        name.removesuffix(_ENDING)
+        for name in names
+        if name.endswith(_ENDING) and not name.startswith(".")
+    )
+
+
+def unreachable(heads: Heads, manifests: str, directory: str) -> str | None:
+    """Return the first journal that does not reach its head any more, or None if all do.
+
+    Raises StorageError.
+    """
+    for track, position in sorted(heads.journals.items()):
+        place = JournalPlace(directory, track)
+        try:
+            for _ in JournalReader(place.directory(manifests), since=position):
+                break
+        except PositionLostError:
+            return str(place)
+    return None
+
+
+def _path(cas: str, directory: str) -> str:
+    return os.path.join(cas, OWN, "heads", directory + _ENDING)
