@@ -1,0 +1,132 @@
+"""The files that are open in the mount, and how their bytes are read.
+
+A read is answered from the page cache at once where the kernel can do that (``RWF_NOWAIT``), and in
+a worker thread where the disk is needed, so that one slow read never holds up another.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from casfs.errors import StorageError
+
+if TYPE_CHECKING:
+    from casfs.mount.tree import StoredFile
+    from casfs.mount.workers import Workers
+
+# What a filesystem answers that cannot tell whether a read would have to wait.
+_CANNOT_TELL = frozenset({errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL})
+
+
+class OpenBytes:
+    """A generated file: what it was when it was opened."""
+
+    node: StoredFile | None = None
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from ``offset``; fewer only at the end."""
+        return self._content[offset : offset + size]
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to give back."""
+
+
+class OpenObject:
+    """A range of an object that was verified. Owns ``descriptor``."""
+
+    def __init__(self, node: StoredFile, descriptor: int, workers: Workers) -> None:
+        self.node = node
+        self._descriptor = descriptor
+        self._start = node.payload.offset
+        self._size = node.payload.size
+        self._workers = workers
+
+    async def read(self, offset: int, size: int) -> memoryview:
+        """Return ``size`` bytes from ``offset``; fewer only at the end of the range.
+
+        Raises StorageError if the disk has fewer, OSError if it fails: never wrong bytes.
+        """
+        wanted = max(0, min(size, self._size - offset))
+        buffer = memoryview(bytearray(wanted))
+        position = self._start + offset
+        done = self._read_cached(buffer, position)
+        if done < wanted:
+            await self._workers.read(self._read_rest, buffer[done:], position + done)
+        return buffer
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self._descriptor)
+
+    def _read_cached(self, buffer: memoryview, position: int) -> int:
+        """Fill what the page cache holds; return how many bytes that was."""
+        if not buffer:
+            return 0
+        try:
+            return os.preadv(self._descriptor, [buffer], position, os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno in _CANNOT_TELL:
+                return 0
+            raise
+
+    def _read_rest(self, buffer: memoryview, position: int) -> None:
+        while buffer:
+            count = os.preadv(self._descriptor, [buffer], position)
+            if count == 0:
+                raise StorageError(f"{self.node.payload.digest} ended at byte {position}")
+            buffer = buffer[count:]
+            position += count
+
+
+OpenFile = OpenBytes | OpenObject
+
+
+class OpenFiles:
+    """Open files by handle, and the stored files among them by inode number.
+
+    A group that was superseded keeps its attributes as long as somebody has it open.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[int, OpenFile] = {}
+        self._nodes: dict[int, list[StoredFile]] = {}
+        self._last_handle = 0
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, handle: int) -> OpenFile:
+        return self._files[handle]
+
+    def add(self, file: OpenFile) -> int:
+        """Take over an open file and return its handle."""
+        self._last_handle += 1
+        self._files[self._last_handle] = file
+        if file.node is not None:
+            self._nodes.setdefault(file.node.inode, []).append(file.node)
+        return self._last_handle
+
+    def node(self, inode: int) -> StoredFile | None:
+        """Return the stored file with this number if it is open."""
+        nodes = self._nodes.get(inode)
+        return nodes[-1] if nodes else None
+
+    def close(self, handle: int) -> None:
+        """Close the file with this handle."""
+        file = self._files.pop(handle)
+        if file.node is not None:
+            nodes = self._nodes[file.node.inode]
+            nodes.pop()
+            if not nodes:
+                del self._nodes[file.node.inode]
+        file.close()
+
+    def close_all(self) -> None:
+        """Close whatever is open."""
+        for handle in list(self._files):
+            self.close(handle)

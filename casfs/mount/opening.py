@@ -1,0 +1,62 @@
+"""Opening a stored file for a reader: verified, counted, and reported when it is damaged."""
+
+from __future__ import annotations
+
+import logging
+import time
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from casfs.errors import CasfsError, DamagedObjectError, ObjectNotFoundError
+from casfs.mount.openfiles import OpenObject
+from casfs.mount.status import LISTED_GROUPS, DamagedObject, GroupIdentity
+from casfs.mount.verified import VerifiedObjects
+from casfs.timestamps import format_time
+
+if TYPE_CHECKING:
+    from casfs.mount.status import Counters
+    from casfs.mount.tree import StoredFile
+    from casfs.mount.views import ArchiveView
+    from casfs.mount.workers import Workers
+
+log = logging.getLogger(__name__)
+
+
+class ObjectOpener:
+    """Opens the stored files of one mount and keeps its ``counters``."""
+
+    def __init__(self, view: ArchiveView, counters: Counters, workers: Workers) -> None:
+        self._lookup = view.lookup
+        self._objects = VerifiedObjects(view.objects)
+        self._counters = counters
+        self._workers = workers
+
+    async def open(self, node: StoredFile) -> OpenObject:
+        """Return the file, its object verified.
+
+        Raises DamagedObjectError or ObjectNotFoundError, after the log and the counters have it;
+        StorageError if the disk does not let us open it.
+        """
+        try:
+            opened = await self._workers.open(self._objects.open, node.payload)
+        except (DamagedObjectError, ObjectNotFoundError) as error:
+            await self._report(node, error)
+            raise
+        self._counters.opened(hashed=opened.hashed)
+        return OpenObject(node, opened.descriptor, self._workers)
+
+    async def _report(self, node: StoredFile, error: CasfsError) -> None:
+        """Count the damage, and say once which object it is and which groups need it."""
+        digest = node.payload.digest
+        groups = await self._workers.ask(
+            lambda: list(islice(self._lookup.referencing(digest), LISTED_GROUPS))
+        )
+        damaged = DamagedObject(
+            hash=digest,
+            reason=error.message,
+            found=format_time(time.time_ns()),
+            groups=tuple(GroupIdentity.of(group) for group in groups),
+        )
+        if self._counters.refused(damaged):
+            needed = "; ".join(str(group) for group in damaged.groups) or "no group"
+            log.warning("refused to serve damaged bytes: %s; needed by: %s", error.message, needed)

@@ -1,0 +1,130 @@
+"""A mount from its beginning to its end: prepared, served, and surely taken away again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import threading
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import trio
+from msgspec import Struct
+
+from casfs.errors import MountPointError
+from casfs.mount.filesystem import (
+    Filesystem,
+    answer_requests,
+    attach,
+    detach,
+    stop_answering,
+)
+from casfs.mount.mountpoint import FILESYSTEM_TYPE, mounts_at, prepare_mountpoint, unmount
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractContextManager
+
+    from casfs.mount.views import ArchiveView
+
+log = logging.getLogger(__name__)
+
+_STOP_SECONDS = 2.0
+
+
+class MountOptions(Struct, frozen=True):
+    """How to mount."""
+
+    allow_other: bool = False
+    """Other users may read too (root may always grant that; see user_allow_other in fuse.conf)."""
+    allow_nonempty: bool = False
+    """The mount point may hold files, which the mount hides."""
+    uid: int | None = None
+    """Whom everything belongs to; None: the user who mounts."""
+    gid: int | None = None
+    """Which group everything belongs to; None: that of the user who mounts."""
+
+
+async def serve(
+    view: ArchiveView,
+    mountpoint: str,
+    options: MountOptions | None = None,
+    *,
+    on_mounted: Callable[[str], None] | None = None,
+) -> None:
+    """Mount the archive and serve it until it is unmounted, SIGINT or SIGTERM comes, or cancelled.
+
+    When this returns or raises, nothing is mounted: a mount that is in use is detached from the
+    tree of names at once, and whoever still has files open in it gets ENOTCONN. One mount a process
+    at a time. Signals are handled only in the main thread. Calls ``on_mounted`` with the real
+    path once the mount is there. Raises MountPointError.
+    """
+    options = MountOptions() if options is None else options
+    path = await trio.to_thread.run_sync(
+        lambda: prepare_mountpoint(
+            mountpoint,
+            allow_other=options.allow_other,
+            allow_nonempty=options.allow_nonempty,
+        )
+    )
+    filesystem = Filesystem(
+        view,
+        uid=os.geteuid() if options.uid is None else options.uid,
+        gid=os.getegid() if options.gid is None else options.gid,
+    )
+    _raise_descriptor_limit()
+    # From before the mount is there until after it is gone: a signal never leaves it behind.
+    with _stop_signals() as signals:
+        attach(filesystem, path, frozenset({"allow_other"} if options.allow_other else ()))
+        try:
+            log.info("mounted on %s", path)
+            if on_mounted is not None:
+                on_mounted(path)
+            await _answer_until_stopped(signals)
+        finally:
+            detach()
+            filesystem.close()
+            _make_sure_it_is_gone(path)
+            log.info("unmounted from %s", path)
+
+
+def _stop_signals() -> AbstractContextManager[AsyncIterator[int] | None]:
+    """Catch the signals that end a mount, where that is possible: in the main thread."""
+    if threading.current_thread() is threading.main_thread():
+        return trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM)
+    return nullcontext()
+
+
+async def _answer_until_stopped(signals: AsyncIterator[int] | None) -> None:
+    async with trio.open_nursery() as nursery:
+        answering = trio.CancelScope()
+        if signals is not None:
+            nursery.start_soon(_stop_on_signal, signals, answering)
+        with answering:
+            await answer_requests()
+        nursery.cancel_scope.cancel()
+
+
+async def _stop_on_signal(signals: AsyncIterator[int], answering: trio.CancelScope) -> None:
+    async for number in signals:
+        log.info("%s: unmounting", signal.Signals(number).name)
+        stop_answering()
+        # A request that waits for a hung disk does not keep us.
+        answering.deadline = trio.current_time() + _STOP_SECONDS
+
+
+def _make_sure_it_is_gone(path: str) -> None:
+    if any(mount.filesystem == FILESYSTEM_TYPE for mount in mounts_at(path)):
+        try:
+            unmount(path)
+        except MountPointError as error:
+            log.warning("%s", error)
+
+
+def _raise_descriptor_limit() -> None:
+    """Take as many descriptors as we may: each open file of a reader needs one here."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,117 @@
+"""One open directory: portions, positions, and names that come again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from casfs.mount.listing import Listing
+from casfs.mount.tree import Attributes, Directory, Entry, Kind, Node, Validity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Named(Node):
+    def __init__(self, inode: int, validity: Validity) -> None:
+        self._inode = inode
+        self._validity = validity
+
+    @property
+    def inode(self) -> int:
+        return self._inode
+
+    def attributes(self) -> Attributes:
+        return Attributes(self._inode, Kind.FILE, 0, 0, self._validity)
+
+
+class Growing(Directory):
+    """A directory that counts how many entries it had to produce."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__("/growing")
+        self.shown = {n: (f"name-{n}", Validity.LASTING) for n in range(1, count + 1)}
+        self.produced = 0
+
+    def modified(self) -> int:
+        return 0
+
+    def child(self, name: str) -> Node | None:
+        raise NotImplementedError
+
+    def entries(self, after: int = 0) -> Iterator[Entry]:
+        for cookie, (name, validity) in sorted(self.shown.items()):
+            if cookie > after:
+                self.produced += 1
+                yield Entry(name, cookie, Named(cookie, validity))
+
+
+def read_all(listing: Listing, take: int = 7, position: int = 0) -> list[str]:
+    """Take a few entries at a time, as the kernel does with its small buffer."""
+    names: list[str] = []
+    while taken := (listing.buffered(position) or listing.fetch(position))[:take]:
+        names += [listed.name for listed in taken]
+        position = taken[-1].cookie
+    return names
+
+
+def test_every_entry_is_given_once_and_fetched_once() -> None:
+    directory = Growing(10_000)
+    assert read_all(Listing(directory)) == [f"name-{n}" for n in range(1, 10_001)]
+    assert directory.produced == 10_000
+
+
+def test_a_reader_who_stops_early_costs_one_portion() -> None:
+    directory = Growing(10_000)
+    listing = Listing(directory)
+    assert len(listing.fetch(0)) == directory.produced < 100
+
+
+def test_entries_that_arrive_meanwhile_come_at_the_end() -> None:
+    directory = Growing(100)
+    listing = Listing(directory)
+    first = listing.fetch(0)
+    directory.shown[101] = ("late", Validity.LASTING)
+    assert read_all(listing, position=first[-1].cookie)[-1] == "late"
+
+
+def test_a_listing_that_begins_again_shows_what_is_new() -> None:
+    directory = Growing(2)
+    listing = Listing(directory)
+    assert len(read_all(listing)) == 2
+    directory.shown[3] = ("late", Validity.LASTING)
+    assert read_all(listing) == ["name-1", "name-2", "late"]
+
+
+def test_a_reader_may_seek_back_and_forth() -> None:
+    listing = Listing(Growing(300))
+    everything = read_all(listing)
+    assert read_all(listing, position=250) == everything[250:]
+    assert read_all(listing, position=10) == everything[10:]
+    assert read_all(listing, position=299) == everything[299:]
+    assert read_all(listing, position=300) == []
+
+
+def test_a_name_that_came_again_under_a_later_cookie_is_given_once() -> None:
+    directory = Growing(100)
+    directory.shown[5] = ("growing.partial", Validity.BRIEF)
+    listing = Listing(directory)
+    before = [listed.name for listed in listing.fetch(0)]
+    del directory.shown[5]
+    directory.shown[101] = ("growing.partial", Validity.BRIEF)
+    names = before + read_all(listing, position=64)
+    assert names.count("growing.partial") == 1
+    assert len(names) == 100
+    # From before its first place, and from the beginning, it is given again.
+    assert "growing.partial" in read_all(listing, position=4)
+    assert "growing.partial" in read_all(listing)
+
+
+def test_a_portion_of_nothing_but_repetitions_is_not_the_end() -> None:
+    directory = Growing(0)
+    directory.shown = {n: (f"p{n}", Validity.BRIEF) for n in range(1, 65)}
+    listing = Listing(directory)
+    first = [listed.name for listed in listing.fetch(0)]
+    directory.shown = {n + 100: (f"p{n}", Validity.BRIEF) for n in range(1, 65)}
+    directory.shown |= {n + 300: (f"q{n}", Validity.LASTING) for n in range(1, 200)}
+    rest = read_all(listing, position=64)
+    assert len(first) + len(rest) == len({*first, *rest}) == 64 + 199

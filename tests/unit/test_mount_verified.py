@@ -1,0 +1,132 @@
+"""Objects are opened only if they are what their name says."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from casfs.digest import digest_of
+from casfs.errors import DamagedObjectError, ObjectNotFoundError
+from casfs.mount.tree import ObjectRange
+from casfs.mount.verified import FileIdentity, SoundFiles, VerifiedObjects
+from tests.fakes.archive import DiskArchive
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from casfs.digest import Digest
+
+PAYLOAD = b"payload" * 100_000
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Opening:
+    """A store with one object, and what opening it says."""
+
+    def __init__(self, directory: Path) -> None:
+        self.archive = DiskArchive(directory)
+        self.clock = Clock()
+        self.objects = VerifiedObjects(self.archive.store, clock=self.clock)
+        self.digest = self.archive.put(PAYLOAD)
+        self.path = self.archive.store.path(self.digest)
+
+    def hashes(self, digest: Digest | None = None, offset: int = 0, size: int = 7) -> bool:
+        """Open; return whether the object was read for that. Raises what the open raises."""
+        wanted = ObjectRange(self.digest if digest is None else digest, offset, size)
+        opened = self.objects.open(wanted)
+        os.close(opened.descriptor)
+        return opened.hashed
+
+    def flip_a_bit(self, position: int) -> None:
+        os.chmod(self.path, 0o644)
+        with open(self.path, "r+b") as file:
+            file.seek(position)
+            byte = file.read(1)
+            file.seek(position)
+            file.write(bytes([byte[0] ^ 1]))
+
+
+@pytest.fixture
+def opening(tmp_path: Path) -> Opening:
+    return Opening(tmp_path)
+
+
+def test_an_object_is_hashed_at_its_first_open_and_remembered(opening: Opening) -> None:
+    assert [opening.hashes() for _ in range(3)] == [True, False, False]
+
+
+def test_an_object_is_hashed_again_when_it_was_not_used_for_a_while(opening: Opening) -> None:
+    opening.hashes()
+    opening.clock.now += 200
+    assert not opening.hashes()
+    opening.clock.now += 200
+    assert not opening.hashes()
+    opening.clock.now += 301
+    assert opening.hashes()
+
+
+@pytest.mark.parametrize("position", [0, 350_000, len(PAYLOAD) - 1])
+def test_one_flipped_bit_is_damage_also_in_an_object_known_to_be_sound(
+    opening: Opening, position: int
+) -> None:
+    opening.hashes()
+    opening.flip_a_bit(position)
+    for _ in range(2):
+        with pytest.raises(DamagedObjectError, match=f"object {opening.digest} hashes to"):
+            opening.hashes()
+
+
+def test_an_object_that_was_mended_opens_again(opening: Opening) -> None:
+    opening.flip_a_bit(5)
+    with pytest.raises(DamagedObjectError):
+        opening.hashes()
+    opening.flip_a_bit(5)
+    assert opening.hashes()
+
+
+def test_a_cut_object_is_damage(opening: Opening) -> None:
+    os.truncate(opening.path, 1000)
+    with pytest.raises(DamagedObjectError):
+        opening.hashes()
+
+
+def test_a_range_beyond_the_object_is_damage(opening: Opening) -> None:
+    assert opening.hashes(offset=len(PAYLOAD) - 7, size=7)
+    with pytest.raises(DamagedObjectError, match="8 at 699993 are recorded"):
+        opening.hashes(offset=len(PAYLOAD) - 7, size=8)
+
+
+def test_a_missing_object_is_not_there(opening: Opening) -> None:
+    with pytest.raises(ObjectNotFoundError):
+        opening.hashes(digest=digest_of(b"never stored"))
+
+
+def test_no_descriptor_is_left_behind_by_a_refused_open(opening: Opening) -> None:
+    opening.flip_a_bit(0)
+    before = os.listdir("/proc/self/fd")
+    for _ in range(20):
+        with pytest.raises(DamagedObjectError):
+            opening.hashes()
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_the_memory_is_bounded_and_drops_what_was_used_longest_ago() -> None:
+    sound = SoundFiles(capacity=2, lifetime=10)
+    one, two, three = (FileIdentity(0, inode, 0, 0) for inode in range(3))
+    sound.remember(one, 0)
+    sound.remember(two, 0)
+    assert sound.recall(one, 1)
+    sound.remember(three, 1)
+    assert len(sound) == 2
+    assert not sound.recall(two, 1)
+    assert sound.recall(one, 1)
+    assert sound.recall(three, 1)
