@@ -1,0 +1,1 @@
+"""MoQ for a subscriber: codecs and sessions, one module per protocol family, without I/O."""

@@ -1,0 +1,81 @@
+"""The streams of a moq-lite session that carry control messages, and what each is for."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final
+
+from ingest.moq.lite_messages import BidiStream, UniStream
+from ingest.moq.reading import StreamReader
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ingest.moq.interface import Limits
+
+
+class Kind(Enum):
+    """What a stream is for; the first three are ours."""
+
+    ANNOUNCE = auto()
+    SUBSCRIBE = auto()
+    TRACK = auto()
+    UNI = auto()
+    """The relay's, its kind not known yet."""
+    BIDI = auto()
+    """The relay's, its kind not known yet."""
+    GROUP = auto()
+    """A group whose header is not whole; with its header it goes to the open groups."""
+    SETUP = auto()
+    GOAWAY = auto()
+    DONE = auto()
+    """The relay's, and nothing on it concerns us any more; it ends by itself."""
+
+
+class ControlStream:
+    """A stream in use that carries control messages to us."""
+
+    __slots__ = (
+        "ended",
+        "greeted",
+        "kind",
+        "number",
+        "opened",
+        "prefix",
+        "reader",
+        "subscription",
+        "waiting",
+    )
+
+    def __init__(self, number: int, kind: Kind, limits: Limits) -> None:
+        self.number = number
+        self.kind = kind
+        self.reader = StreamReader(limits.message_bytes)
+        self.ended = False
+        """The relay has ended its direction."""
+        self.waiting = kind is not Kind.UNI
+        """Our direction is open: the relay waits for its end."""
+        self.opened = 0
+        """When the first byte came, nanoseconds UTC."""
+        self.prefix = ""
+        """ANNOUNCE: what was asked for."""
+        self.greeted = False
+        """ANNOUNCE: ANNOUNCE_OK has come, or does not exist."""
+        self.subscription = -1
+        """SUBSCRIBE and TRACK: whose."""
+
+
+UNI_KINDS: Final[Mapping[int, Kind]] = {
+    UniStream.GROUP: Kind.GROUP,
+    UniStream.SETUP: Kind.SETUP,
+}
+"""What the relay may open in one direction."""
+
+BIDI_KINDS: Final[Mapping[int, Kind]] = {
+    BidiStream.ANNOUNCE: Kind.DONE,
+    BidiStream.PROBE: Kind.DONE,
+    BidiStream.GOAWAY: Kind.GOAWAY,
+}
+"""What the relay may open in both directions. It asks what we publish before it knows that we only
+subscribe, and how fast we are: neither is answered nor turned away, for relays of moq-dev take the
+end or the reset of their ANNOUNCE for an error and close the session."""
