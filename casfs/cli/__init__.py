@@ -1,0 +1,5 @@
+"""The command line: one file a command, help beside the code."""
+
+from casfs.cli.program import main
+
+__all__ = ["main"]

@@ -1,0 +1,114 @@
+"""``casfs archive``: record one broadcast."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from casfs.cli.options import Duration, RootFlags, pass_roots
+from casfs.cli.output import format_bytes, print_json, say
+
+if TYPE_CHECKING:
+    from ingest.state import RecorderState
+
+
+@click.command("archive")
+@click.option("--url", required=True, help="The relay: https://HOST[:PORT]/PATH, token included.")
+@click.option("--name", "broadcast", required=True, help="The broadcast, below the URL's path.")
+@click.option(
+    "--track",
+    "tracks",
+    multiple=True,
+    help="A track to record; may be given often.  [default: catalog.json, init.mp4, video0.m4s,"
+    " audio0.m4s]",
+)
+@click.option("--duration", type=Duration(), help="End after this time (90s, 15m, 2h).")
+@click.option("--protocol", "protocols", help="Protocols to offer, the preferred first.")
+@click.option("--tls-ca", metavar="FILE", help="Trust these roots instead of the system's (PEM).")
+@click.option("--tls-fingerprint", metavar="SHA256", help="Trust this one certificate.")
+@click.option("--tls-insecure", is_flag=True, help="Trust anyone. For tests alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print a summary as one JSON object.")
+@pass_roots
+def archive_command(
+    flags: RootFlags,
+    *,
+    url: str,
+    broadcast: str,
+    tracks: tuple[str, ...],
+    duration: float | None,
+    protocols: str | None,
+    tls_ca: str | None,
+    tls_fingerprint: str | None,
+    tls_insecure: bool,
+    as_json: bool,
+) -> None:
+    """Record a broadcast from a MoQ relay until it is told to stop.
+
+    Waits for the broadcast if it is not there yet, and reconnects for ever after any loss. Ends in
+    good order on Ctrl-C, SIGTERM or after --duration: then everything that was received is on disk.
+
+    \b
+    Example:
+      casfs archive --url https://relay.example/anon --name demo/tv
+      casfs archive --url https://localhost:4443 --name demo/tv --duration 1h --tls-ca ca.pem
+    """
+    from ingest.foreground import record_in_foreground
+    from ingest.recorder import DEFAULT_TRACKS, RecordOptions
+    from ingest.session import SessionOptions
+    from ingest.tls import TlsOptions
+
+    if tls_insecure:
+        click.echo("casfs: warning: the relay's certificate is not checked at all", err=True)
+    session = SessionOptions()
+    if protocols is not None:
+        names = tuple(name.strip() for name in protocols.split(","))
+        session = SessionOptions(protocols=names)
+    options = RecordOptions(
+        url=url,
+        broadcast=broadcast,
+        tracks=tuple(dict.fromkeys(tracks)) or DEFAULT_TRACKS,
+        tls=TlsOptions(ca_file=tls_ca, fingerprint=tls_fingerprint, insecure=tls_insecure),
+        session=session,
+    )
+    _summarise(record_in_foreground(flags.archive(), options, duration=duration), as_json=as_json)
+
+
+def _summarise(state: RecorderState, *, as_json: bool) -> None:
+    tracks = {
+        name: {
+            "groups": track.groups,
+            "bytes": track.bytes,
+            "incomplete": track.incomplete,
+            "redelivered": track.redelivered,
+            "gaps": track.gaps,
+            "status": track.status,
+        }
+        for name, track in state.tracks.items()
+    }
+    if as_json:
+        print_json(
+            {
+                "broadcast": state.broadcast,
+                "relay": state.relay,
+                "protocol": state.protocol,
+                "connections": state.connections,
+                "epoch": state.epoch,
+                "groups": state.groups,
+                "bytes": state.bytes,
+                "new_bytes": state.new_bytes,
+                "dedup_ratio": round(state.dedup_ratio, 4),
+                "gaps": state.gaps,
+                "tracks": tracks,
+            }
+        )
+        return
+    for name, track in state.tracks.items():
+        say(
+            f"{name:16} {track.groups:6} groups  {format_bytes(track.bytes):>10}"
+            f"  {track.gaps} gaps  {track.incomplete} incomplete  ({track.status})"
+        )
+    say(
+        f"{state.groups} groups, {format_bytes(state.bytes)} of {state.broadcast} are kept "
+        f"({format_bytes(state.new_bytes)} new, dedup {state.dedup_ratio:.2f}x)"
+    )

@@ -1,0 +1,149 @@
+"""Options that many commands share, and the archive that they name."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+
+import click
+from msgspec import Struct
+
+from casfs.archive import Archive
+from casfs.config import Settings, load_settings
+from casfs.errors import ConfigError
+from casfs.timestamps import parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_NAMES = ("cas_root", "manifest_root", "index", "config")
+
+
+class RootFlags(Struct, frozen=True):
+    """The root options as given, before or after the command's name."""
+
+    cas_root: str | None = None
+    manifest_root: str | None = None
+    index: str | None = None
+    config: str | None = None
+
+    def over(self, other: RootFlags) -> RootFlags:
+        """Return these flags, and those of ``other`` where these are not given."""
+        return RootFlags(*(getattr(self, name) or getattr(other, name) for name in _NAMES))
+
+    def settings(self) -> Settings:
+        """Return the settings in force; raises ConfigError."""
+        flags = {name: getattr(self, name) for name in _NAMES[:3]}
+        return load_settings(flags, os.environ, self.config)
+
+    def archive(self) -> Archive:
+        """Open the archive; raises ConfigError, ArchiveError, StorageError."""
+        settings = self.settings()
+        return Archive(settings.roots(), index_path=settings.index)
+
+
+def root_options(command: Callable[P, R]) -> Callable[..., R]:
+    """Add the root options to a command and remember what was given."""
+
+    @click.option(
+        "--cas-root",
+        "--output-dir",
+        metavar="DIR",
+        help="Where the objects are.  [env: CASFS_CAS_ROOT]",
+    )
+    @click.option(
+        "--manifest-root",
+        "--manifest-dir",
+        metavar="DIR",
+        help="Where the manifests are.  [env: CASFS_MANIFEST_ROOT]",
+    )
+    @click.option(
+        "--index",
+        metavar="FILE",
+        help="The index, if not below the manifest root.  [env: CASFS_INDEX]",
+    )
+    @click.option("--config", metavar="FILE", help="A configuration file.  [env: CASFS_CONFIG]")
+    @functools.wraps(command)
+    def wrapped(
+        cas_root: str | None,
+        manifest_root: str | None,
+        index: str | None,
+        config: str | None,
+        *arguments: P.args,
+        **options: P.kwargs,
+    ) -> R:
+        context = click.get_current_context()
+        outer = context.obj if isinstance(context.obj, RootFlags) else RootFlags()
+        context.obj = RootFlags(cas_root, manifest_root, index, config).over(outer)
+        return command(*arguments, **options)
+
+    return wrapped
+
+
+def pass_roots(command: Callable[Concatenate[RootFlags, P], R]) -> Callable[..., R]:
+    """Give a command its root flags as first argument; adds `root_options`."""
+
+    @functools.wraps(command)
+    def wrapped(*arguments: P.args, **options: P.kwargs) -> R:
+        flags = click.get_current_context().obj
+        return command(flags, *arguments, **options)
+
+    return root_options(wrapped)
+
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Duration(click.ParamType[float]):
+    """A span of time: ``90``, ``90s``, ``15m``, ``2h``, ``7d``; gives seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the seconds that ``value`` says."""
+        if isinstance(value, float):
+            return value
+        text = str(value).strip()
+        unit = text[-1:] if text[-1:].isalpha() else ""
+        try:
+            seconds = float(text.removesuffix(unit)) * _UNITS[unit]
+        except (ValueError, KeyError):
+            self.fail(f"{text!r} is no duration such as 90s, 15m or 2h", param, ctx)
+        if not 0 < seconds < 1e10:
+            self.fail(f"{text!r} is not a positive duration", param, ctx)
+        return seconds
+
+
+class Instant(click.ParamType[int]):
+    """An RFC 3339 time such as ``2026-11-22T13:00:00Z``; gives nanoseconds UTC."""
+
+    name = "time"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Return the instant that ``value`` names."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_time(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no time such as 2026-11-22T13:00:00Z", param, ctx)
+
+
+def parse_range(text: str) -> tuple[int, int]:
+    """Return (first, last) of ``42`` or ``42-50``; raises ConfigError."""
+    first, dash, last = text.partition("-")
+    try:
+        pair = int(first), int(last) if dash else int(first)
+    except ValueError:
+        raise ConfigError(f"{text!r} is no sequence or range such as 42 or 42-50") from None
+    if not 0 <= pair[0] <= pair[1]:
+        raise ConfigError(f"the range {text!r} is empty")
+    return pair

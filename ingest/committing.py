@@ -1,0 +1,158 @@
+"""Between the network and the disk: deliveries queue here, a worker thread keeps them.
+
+Whatever has queued while one batch was being made durable goes into the next, so syncs are shared
+more the busier it is. The queue is bounded in bytes: a slow disk makes the recorder, and through
+it the relay, wait. A failing disk is tried again and again with the same batch; nothing that has
+come is let go.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+import trio
+
+from casfs.errors import StorageError
+from ingest.backoff import Backoff
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from casfs.archive import BroadcastWriter
+    from casfs.index.mirror import Mirror
+    from ingest.keeper import Delivery, Keeper
+    from ingest.state import RecorderState
+
+_LOG = logging.getLogger(__name__)
+_BATCH_GROUPS = 64
+_BATCH_BYTES = 32 << 20
+_MIRROR_SECONDS = 0.3
+_TROUBLE_SECONDS = 5.0
+
+
+class CommitQueue:
+    """Keeps deliveries in the order in which they come. `run` does the work, in one task."""
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        writer: BroadcastWriter,
+        mirror: Mirror,
+        state: RecorderState,
+        *,
+        most_bytes: int = 128 << 20,
+    ) -> None:
+        self._keeper = keeper
+        self._writer = writer
+        self._mirror = mirror
+        self._state = state
+        self._most_bytes = most_bytes
+        self._queue: deque[Delivery | Callable[[], object]] = deque()
+        self._bytes = 0
+        self._changed = trio.Event()
+        self._committed = trio.Event()
+        self._closed = False
+
+    async def room(self) -> None:
+        """Wait until the queue has room: while the disk is behind, the relay waits here."""
+        while self._bytes >= self._most_bytes:
+            await self._changed.wait()
+
+    def put(self, delivery: Delivery) -> None:
+        """Queue a delivery. Call `room` first, but for the few that are left at the end."""
+        self._queue.append(delivery)
+        self._bytes += delivery.size
+        self._state.pending_groups += 1
+        self._signal()
+
+    def call(self, note: Callable[[], object]) -> None:
+        """Have ``note`` called in the worker thread after everything that is queued already."""
+        self._queue.append(note)
+        self._signal()
+
+    def close(self) -> None:
+        """Let `run` return once everything that is queued is kept."""
+        self._closed = True
+        self._signal()
+
+    async def run(self) -> None:
+        """Keep everything that comes until `close`.
+
+        While recording, a failing disk is waited for; once closed, StorageError is raised.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow_with_index)
+            await self._keep_all()
+            nursery.cancel_scope.cancel()
+
+    async def _keep_all(self) -> None:
+        backoff = Backoff()
+        while self._queue or not self._closed:
+            if not self._queue:
+                await self._wait(None)
+                continue
+            try:
+                await self._step()
+                backoff.reset()
+                self._state.trouble = ""
+            except StorageError as error:
+                if self._closed:
+                    raise
+                await self._wait_for_disk(error, backoff.delay())
+
+    async def _follow_with_index(self) -> None:
+        """Keep the index in step: a task of its own, since no commit ever waits for the index."""
+        # What an earlier recorder left behind when it was killed is caught up with first.
+        places = None
+        while True:
+            self._committed = trio.Event()
+            await trio.to_thread.run_sync(self._mirror.step, places)
+            self._state.index_trouble = self._mirror.trouble
+            if self._mirror.trouble:
+                places = None
+                await trio.sleep(_TROUBLE_SECONDS)
+            else:
+                await trio.sleep(_MIRROR_SECONDS)
+                await self._committed.wait()
+                places = self._writer.places
+
+    async def _step(self) -> None:
+        """Do the next piece of work: a note, or a batch of deliveries up to the next note."""
+        first = self._queue[0]
+        if callable(first):
+            await trio.to_thread.run_sync(first)
+            self._queue.popleft()
+            self._committed.set()
+            return
+        batch: list[Delivery] = []
+        size = 0
+        for item in self._queue:
+            if callable(item) or len(batch) == _BATCH_GROUPS or size >= _BATCH_BYTES:
+                break
+            batch.append(item)
+            size += item.size
+        await trio.to_thread.run_sync(self._keeper.keep, batch)
+        for delivery in batch:
+            self._queue.popleft()
+            self._bytes -= delivery.size
+        self._state.pending_groups -= len(batch)
+        self._committed.set()
+        self._signal()
+
+    async def _wait_for_disk(self, error: StorageError, delay: float) -> None:
+        if self._state.trouble != str(error):
+            _LOG.error("%s; trying again until it works", error)
+        self._state.trouble = str(error)
+        deadline = trio.current_time() + delay
+        while not self._closed and trio.current_time() < deadline:
+            await self._wait(deadline - trio.current_time())
+
+    async def _wait(self, seconds: float | None) -> None:
+        with trio.move_on_after(float("inf") if seconds is None else seconds):
+            await self._changed.wait()
+
+    def _signal(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
