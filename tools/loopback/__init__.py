@@ -1,0 +1,1 @@
+"""A real relay and a real publisher on loopback, for tests and for the quickstart."""
