@@ -1,0 +1,1 @@
+"""What the archive knows about media: pure functions over bytes and values."""
