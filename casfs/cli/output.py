@@ -2,16 +2,81 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
+import os
 import sys
 from typing import TYPE_CHECKING
 
 import msgspec
 from rich.console import Console
 
+from casfs.errors import storage_error
+
 if TYPE_CHECKING:
     from msgspec import Struct
+    from typing_extensions import Buffer
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+class ReaderGoneError(Exception):
+    """Whoever read our output has seen enough. Neither our failure nor theirs."""
+
+
+def guard_output() -> None:
+    """Have a failing stdout raise StorageError or ReaderGoneError, and no OSError or traceback.
+
+    Also takes the standard descriptors that are closed, lest a file of the archive gets one.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  for good
+    encoding = "utf-8" if sys.stdout is None else sys.stdout.encoding
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(_Stdout()),
+        encoding=encoding,
+        errors="backslashreplace",
+        line_buffering=os.isatty(1),
+    )
+
+
+class CurrentStderrHandler(logging.Handler):
+    """Logs to what is stderr at the time: a live display takes its place for a while.
+
+    Nothing is said, and nothing fails, when nobody reads stderr any more.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        with contextlib.suppress(OSError):
+            print(self.format(record), file=sys.stderr, flush=True)
+
+
+class _Stdout(io.RawIOBase):
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 1
+
+    def isatty(self) -> bool:
+        return os.isatty(1)
+
+    def write(self, data: Buffer, /) -> int:
+        try:
+            return os.write(1, data)
+        except OSError as error:
+            # What is still buffered must not fail again when the process ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
+            if isinstance(error, BrokenPipeError):
+                raise ReaderGoneError from None
+            raise storage_error(error, "writing", "the output") from error
 
 
 def print_json(value: Struct | dict[str, object]) -> None:
@@ -23,6 +88,11 @@ def print_json(value: Struct | dict[str, object]) -> None:
 def say(text: str = "") -> None:
     """Print one line for people on stdout."""
     print(text)
+
+
+def printable(name: str) -> str:
+    """Return a name for a terminal, which the relay's choice of letters must not steer."""
+    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in name)
 
 
 def progress_console() -> Console:

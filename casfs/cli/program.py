@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,16 @@ import click
 from casfs import __version__
 from casfs.cli.archive import archive_command
 from casfs.cli.cat import cat_command
+from casfs.cli.export import export_command
+from casfs.cli.import_ import import_command
 from casfs.cli.index import index_group
 from casfs.cli.init import init_command
 from casfs.cli.ls import ls_command
 from casfs.cli.mount import mount_command
 from casfs.cli.options import root_options
+from casfs.cli.output import CurrentStderrHandler, ReaderGoneError, guard_output
+from casfs.cli.show import show_command
+from casfs.cli.stats import stats_command
 from casfs.cli.verify import verify_command
 from casfs.errors import CasfsError
 
@@ -57,13 +62,16 @@ def program(verbose: int) -> None:
     """
     levels = (logging.WARNING, logging.INFO, logging.DEBUG)
     logging.basicConfig(
-        level=levels[min(verbose, 2)], stream=sys.stderr, format="casfs: %(levelname)s: %(message)s"
+        level=levels[min(verbose, 2)],
+        handlers=[CurrentStderrHandler()],
+        format="casfs: %(levelname)s: %(message)s",
     )
     logging.getLogger("quic").setLevel(logging.ERROR)
 
 
 for _command in (
     *(init_command, archive_command, verify_command, ls_command, cat_command),
+    *(show_command, export_command, import_command, stats_command),
     *(mount_command, index_group),
 ):
     program.add_command(_command)
@@ -72,6 +80,7 @@ program.add_command(archive_command, "wt-archive")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program on ``arguments`` (by default the process's) and exit with its code."""
+    guard_output()
     sys.exit(run(arguments))
 
 
@@ -94,12 +103,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         _complain("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; nothing more can be written there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ReaderGoneError:
         return 0
     return 0
 
 
 def _complain(message: str) -> None:
-    print(f"casfs: error: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(f"casfs: error: {message}", file=sys.stderr)

@@ -1,0 +1,142 @@
+"""Puts groups into one broadcast of the archive, in batches; or only counts what it would put in.
+
+The broadcast's writer is opened for the first group that is new, so that importing what is held
+already writes nothing at all. Everything goes through `casfs.archive`: what it promises of a
+recorded group holds for an imported one, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+
+from casfs.errors import CasfsError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from casfs.adopt.report import Totals
+    from casfs.archive import Archive, BroadcastWriter, Group
+    from casfs.digest import Digest
+    from casfs.index.mirror import Mirror
+
+INIT_TRACKS = ("init.mp4", "catalog.json")
+"""Tracks whose newest group a player needs before any media, the better one first."""
+
+_BATCH_GROUPS = 64
+_BATCH_BYTES = 32 << 20
+_MIRROR_BATCHES = 16
+
+
+class Filing:
+    """Commits groups of one broadcast; a context manager that commits what is left at its end.
+
+    Raises WriterLockedError, ForeignRootError, ClockError, StorageError.
+    """
+
+    def __init__(
+        self, archive: Archive, broadcast: str, totals: Totals, *, dry_run: bool = False
+    ) -> None:
+        self._archive = archive
+        self._broadcast = broadcast
+        self._totals = totals
+        self._dry_run = dry_run
+        self._resources = contextlib.ExitStack()
+        self._writer: BroadcastWriter | None = None
+        self._mirror: Mirror | None = None
+        self._batch: list[Group] = []
+        self._bytes = 0
+        self._batches = 0
+        self._inits: dict[str, Digest] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self._resources.__exit__(kind, error, traceback)
+            return
+        with self._resources:
+            self.flush()
+            self._follow()
+
+    def begin(self) -> bool:
+        """Be the broadcast's one writer from now on; False if that is so already (or a dry run)."""
+        if self._dry_run or self._writer is not None:
+            return False
+        self._open()
+        return True
+
+    def note_epoch(self, epoch: int) -> None:
+        """Record that sequences begin again, after everything that was put in before."""
+        self.flush()
+        self._totals.epochs += 1
+        if not self._dry_run:
+            self._open().note_epoch(epoch, "imported: sequences began again")
+
+    def note_init(self, track: str, digest: Digest) -> None:
+        """Take notice of a group of any track: the newest of some is what media need first."""
+        if track in INIT_TRACKS:
+            self._inits[track] = digest
+
+    def put(self, group: Group) -> None:
+        """Put a group in; it is kept once its batch is full, or at `flush`."""
+        self._batch.append(group)
+        self._bytes += sum(map(len, group.frames))
+        if len(self._batch) >= _BATCH_GROUPS or self._bytes >= _BATCH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what was put in."""
+        if not self._batch:
+            return
+        groups = [self._with_init(group) for group in self._batch]
+        self._totals.bytes += self._bytes
+        self._totals.groups += len(groups)
+        if not self._dry_run:
+            for done in self._open().commit(groups):
+                self._totals.new_objects += done.new
+                self._totals.new_bytes += done.record.size if done.new else 0
+        self._batch, self._bytes = [], 0
+        self._batches += 1
+        if self._batches % _MIRROR_BATCHES == 0:
+            self._follow()
+
+    def _with_init(self, group: Group) -> Group:
+        """Return the group with what a player needs first, if the archive has that or gets it."""
+        init = group.init
+        if init is None and group.track not in INIT_TRACKS:
+            init = next((self._inits[name] for name in INIT_TRACKS if name in self._inits), None)
+        if init is not None and not self._has(init):
+            init = None
+        return msgspec.structs.replace(group, init=init)
+
+    def _has(self, digest: Digest) -> bool:
+        if any(group.digest == digest for group in self._batch):
+            return True
+        try:
+            self._archive.objects.stat(digest)
+        except CasfsError:
+            return False
+        return True
+
+    def _open(self) -> BroadcastWriter:
+        if self._writer is None:
+            self._mirror = self._archive.mirror()
+            self._resources.callback(self._mirror.close)
+            writer = self._archive.writer(self._broadcast, relay="")
+            writer.stop_reason = "import finished"
+            self._writer = self._resources.enter_context(writer)
+        return self._writer
+
+    def _follow(self) -> None:
+        """Let the index follow; it is in nobody's way if it cannot."""
+        if self._writer is not None and self._mirror is not None:
+            self._mirror.step(self._writer.places)
