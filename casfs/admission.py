@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 from typing import TYPE_CHECKING
 
 from casfs.durable import make_directory, open_directory
 from casfs.errors import ClockError, ForeignRootError, WriterLockedError, storage_error
 from casfs.heads import Heads, read_heads, remembered_broadcasts, unreachable
-from casfs.manifests.chain import read_header, segment_names
-from casfs.manifests.layout import BROADCAST_JOURNAL, broadcast_directories
-from casfs.manifests.record import Record
+from casfs.manifests.chain import JournalReader, read_header, segment_names
+from casfs.manifests.layout import BROADCAST_JOURNAL, broadcast_directories, journal_places
+from casfs.manifests.record import Line, Record
 from casfs.roots import OWN, Roots
 from casfs.timestamps import DAY, format_time
 
@@ -33,7 +34,7 @@ def check_heads(roots: Roots, directory: str) -> Heads | None:
     lost = min(missing) if missing else None
     heads = read_heads(roots.cas, directory)
     if lost is None and heads is not None:
-        lost = unreachable(heads, roots.manifests, directory)
+        lost = min(map(str, unreachable(heads, roots.manifests, directory)), default=None)
     if lost is not None:
         raise ForeignRootError(
             f"the manifest root {roots.manifests} is older than the CAS root remembers: "
@@ -80,25 +81,28 @@ def check_clock(broadcast: str, newest: int, now: int) -> None:
 def next_broadcast_number(roots: Roots) -> Iterator[int]:
     """Give a number that no broadcast has; it is taken once a record in the block is durable.
 
-    Numbers stand in the first line of each broadcast's own journal; a lock on our own directory
-    keeps two recorders from taking the same. Raises StorageError.
+    Numbers stand in every line of a broadcast; a lock on our own directory keeps two recorders
+    from taking the same. Raises StorageError.
     """
     try:
         with open_directory(os.path.join(roots.manifests, OWN)) as descriptor:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield 1 + max(map(_number, _broadcast_journals(roots)), default=0)
+            directories = broadcast_directories(roots.manifests)
+            yield 1 + max((_number(roots, directory) for directory in directories), default=0)
     except OSError as error:
         raise storage_error(error, "locking", roots.manifests) from error
 
 
-def _broadcast_journals(roots: Roots) -> Iterator[str]:
-    for directory in broadcast_directories(roots.manifests):
-        yield os.path.join(roots.manifests, directory, BROADCAST_JOURNAL)
-
-
-def _number(directory: str) -> int:
-    for name in segment_names(directory):
-        header = read_header(directory, name)
-        if header is not None and isinstance(header.record, Record):
-            return header.record.number
-    return 0
+def _number(roots: Roots, directory: str) -> int:
+    """Return the number of the broadcast in this (encoded) directory; 0 if no line tells it."""
+    # Its own journal sorts first. Lines are searched only where all first lines are damaged.
+    journals = [
+        place.directory(roots.manifests) for place in journal_places(roots.manifests, directory)
+    ]
+    headers = (read_header(path, name) for path in journals for name in segment_names(path))
+    lines = (item for path in journals for item in JournalReader(path) if isinstance(item, Line))
+    for line in itertools.chain(headers, lines):
+        if line is not None and isinstance(line.record, Record):
+            return line.record.number
+    heads = read_heads(roots.cas, directory)
+    return heads.number if heads is not None else 0

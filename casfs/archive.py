@@ -12,7 +12,7 @@ The index follows behind (`casfs.index.mirror`) and is never waited for.
 from __future__ import annotations
 
 import contextlib
-import itertools
+import logging
 import os
 import platform
 import time
@@ -39,6 +39,7 @@ from casfs.manifests.record import (
     GroupRecord,
     LostSessionRecord,
     Record,
+    SealRecord,
     StartRecord,
     StopRecord,
 )
@@ -48,12 +49,14 @@ from casfs.objects.commit import LocalCommitter
 from casfs.objects.local import LocalStore, object_path
 from casfs.objects.store import Payload
 from casfs.roots import OWN, Format, Roots, recognise
-from casfs.timestamps import format_time
+from casfs.timestamps import HOUR, format_time, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from casfs.objects.store import Stored
+
+_LOG = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Record)
 
@@ -164,9 +167,11 @@ class BroadcastWriter:
         self._journals: dict[str, Journal] = {}
         self._tails: dict[str, JournalTail] = {}
         self._number = 0
-        self._numbers = itertools.count(1)
+        self._last_n = 0
         self._head_hour = ""
         self._appendable: set[str] = set()
+        self._open_hours: set[int] = set()
+        self._sealed = 0
 
     @property
     def number(self) -> int:
@@ -216,6 +221,7 @@ class BroadcastWriter:
                 records.setdefault(names[group.track], []).append(record)
                 committed.append(Committed(record, put.new, put.healed))
             self._append(records)
+        self._open_hours |= {group.received_start // HOUR for group in groups}
         self._renew_heads()
         return committed
 
@@ -253,6 +259,26 @@ class BroadcastWriter:
         """Record that no group came since that instant (ns UTC); raises StorageError."""
         self._note(AliveRecord, connected=connected, since=format_time(since))
 
+    def seal_hours(self, settled: int) -> int:
+        """Seal every hour with groups that ended ``settled`` nanoseconds ago; return how many.
+
+        What is committed to a sealed hour later does not open it again. Raises StorageError.
+        """
+        due = [
+            hour
+            for hour in sorted(self._open_hours)
+            if (hour + 1) * HOUR + settled <= self._clock()
+        ]
+        sealed = 0
+        for hour in due:
+            if hour > self._sealed:
+                through = self._last_n
+                self._note(SealRecord, hour=format_time(hour * HOUR), through=through)
+                self._sealed = hour
+                sealed += 1
+            self._open_hours.remove(hour)
+        return sealed
+
     def write_heads(self) -> None:
         """Let the CAS root remember how far the journals go; raises StorageError."""
         known = {name: tail.position for name, tail in self._tails.items()}
@@ -271,24 +297,35 @@ class BroadcastWriter:
 
     def _enter(self) -> None:
         roots = self.archive.roots
-        heads = check_heads(roots, self._name)
+        check_heads(roots, self._name)
         self._resources.enter_context(lock_broadcast(roots, self._name, self.broadcast))
+        # Whoever held the lock before may have stopped, and written heads, since we looked.
+        heads = check_heads(roots, self._name)
         self._resources.enter_context(self._committer)
         self._resources.callback(self._close_journals)
         self._tails = {
-            place.track: recover_tail(place.directory(roots.manifests))
+            place.track: recover_tail(
+                place.directory(roots.manifests),
+                heads.journals.get(place.track) if heads is not None else None,
+            )
             for place in journal_places(roots.manifests, self._name)
         }
         tails = self._tails.values()
         newest = max((tail.last_time for tail in tails), default=0)
         check_clock(self.broadcast, newest, self._clock())
-        self._numbers = itertools.count(1 + max((tail.last_n for tail in tails), default=0))
+        self._last_n = max((tail.last_n for tail in tails), default=0)
+        self._sealed = max((tail.sealed for tail in tails), default=0)
+        self._open_hours = {
+            parse_time(group.received_start) // HOUR for tail in tails for group in tail.groups
+        }
         self._appendable = {
             name
             for name, tail in self._tails.items()
             if heads is not None and tail.whole and heads.journals.get(name) == tail.position
         }
         known = {tail.number for tail in tails if tail.number is not None}
+        if heads is not None:
+            known.add(heads.number)
         with contextlib.ExitStack() as allocation:
             self._number = (
                 min(known) if known else allocation.enter_context(next_broadcast_number(roots))
@@ -317,11 +354,15 @@ class BroadcastWriter:
             broadcast=self.broadcast,
             number=self._number,
             track=track,
-            n=next(self._numbers),
+            n=self._next_n(),
             time=format_time(self._clock()),
             recorder=self.recorder,
             **members,
         )
+
+    def _next_n(self) -> int:
+        self._last_n += 1
+        return self._last_n
 
     def _group_record(self, group: Group, stored: Stored) -> GroupRecord:
         whole = b"".join(group.frames) if stored.size > BLOCK_BYTES else b""
@@ -384,7 +425,7 @@ class BroadcastWriter:
                 ),
                 position=tail.position if tail is not None else None,
                 appendable=name in self._appendable,
-                next_number=lambda: next(self._numbers),
+                next_number=self._next_n,
                 clock=self._clock,
             )
             self._journals[name] = journal
@@ -407,5 +448,10 @@ class BroadcastWriter:
 
     def _renew_heads(self) -> None:
         """Let the CAS root know once an hour, and at each rollover (which an hour's end is)."""
-        if format_time(self._clock())[:13] != self._head_hour:
+        if format_time(self._clock())[:13] == self._head_hour:
+            return
+        try:
             self.write_heads()
+        except StorageError as error:
+            # The groups are kept already. Heads that lag are only a weaker guard: next time, then.
+            _LOG.warning("%s", error)

@@ -63,10 +63,6 @@ class DamagedObjectError(DamageError):
     """An object's content does not hash to its name."""
 
 
-class DamagedManifestError(DamageError):
-    """A manifest line that had been synced cannot be read or does not chain."""
-
-
 # 4: not found
 
 

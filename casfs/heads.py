@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from casfs.durable import replace_file
 from casfs.errors import ForeignRootError, storage_error
-from casfs.manifests.chain import JournalReader, PositionLostError
+from casfs.manifests.chain import reaches
 from casfs.manifests.layout import JournalPlace
 from casfs.manifests.record import Position
 from casfs.roots import OWN
@@ -76,19 +76,15 @@ def remembered_broadcasts(cas: str) -> list[str]:
     )
 
 
-def unreachable(heads: Heads, manifests: str, directory: str) -> str | None:
-    """Return the first journal that does not reach its head any more, or None if all do.
+def unreachable(heads: Heads, manifests: str, directory: str) -> list[JournalPlace]:
+    """Return the journals that do not reach their heads any more: they lack acknowledged lines.
 
-    Raises StorageError.
+    Damage before a head is another matter (`casfs.verify` finds it). Raises StorageError.
     """
-    for track, position in sorted(heads.journals.items()):
-        place = JournalPlace(directory, track)
-        try:
-            for _ in JournalReader(place.directory(manifests), since=position):
-                break
-        except PositionLostError:
-            return str(place)
-    return None
+    places = ((JournalPlace(directory, name), heads.journals[name]) for name in heads.journals)
+    return sorted(
+        place for place, position in places if not reaches(place.directory(manifests), position)
+    )
 
 
 def _path(cas: str, directory: str) -> str:

@@ -6,7 +6,7 @@ component of at most 255 bytes of plain ASCII, and no two names the same one:
 - bytes outside ``A-Z a-z 0-9 . _ - + = , @`` are written ``%XX`` (upper-case hex of the UTF-8
   byte), so ``/``, control bytes, ``%`` and ``~`` never stand for themselves;
 - a leading ``.`` or ``@`` is written ``%2E`` or ``%40``: hidden files, ``..`` and our own
-  ``@broadcast`` cannot be reached;
+  ``@broadcast`` cannot be reached; ``lost+found``, which filesystems claim, is ``%6Cost+found``;
 - on a filesystem that folds case, upper-case letters are written ``%XX`` too;
 - an encoding longer than 180 bytes is cut there (never inside an escape) and followed by ``~`` and
   the BLAKE3 of the whole name's UTF-8; the empty name is ``~`` alone.
@@ -33,6 +33,8 @@ _PLAIN = frozenset(
     b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+=,@",
 )
 _NOT_LEADING = frozenset(b".@")
+_CLAIMED = b"lost+found"
+_FIRST_OF_CLAIMED = frozenset(b"l")
 _UPPER = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
@@ -46,9 +48,10 @@ def encode_name(name: str, *, fold_case: bool = False) -> str:
     if not raw:
         return EMPTY_NAME
     plain = _PLAIN - _UPPER if fold_case else _PLAIN
+    not_leading = _FIRST_OF_CLAIMED if raw == _CLAIMED else _NOT_LEADING
     pieces = [
         chr(byte)
-        if byte in plain and not (position == 0 and byte in _NOT_LEADING)
+        if byte in plain and not (position == 0 and byte in not_leading)
         else f"%{byte:02X}"
         for position, byte in enumerate(raw)
     ]

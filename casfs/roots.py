@@ -34,6 +34,7 @@ OWN = ".casfs"
 """The directory for our own files, in either root."""
 
 _KNOWN_FEATURES: frozenset[str] = frozenset()
+_HASH = "blake3-256"
 _FORMAT_FILE = os.path.join(OWN, "format.json")
 _HARMLESS = frozenset({"lost+found", ".zfs", ".snapshots"})
 
@@ -67,7 +68,8 @@ class Format(Struct, frozen=True, kw_only=True):
     store: str
     """The archive's id, the same in both roots."""
     writer: str
-    hash: str = "blake3-256"
+    hash: str = _HASH
+    """The function that names objects."""
     shard_depth: int = 1
     """Directories of two hexadecimal digits between ``blake3/`` and the objects."""
     fold_case: bool = False
@@ -106,7 +108,7 @@ def create(roots: Roots) -> Format:
         make_directory(os.path.join(roots.cas, OBJECTS, "ff"))
         described = Format(
             format=FORMAT_VERSION, role="manifests", store=store, writer=writer,
-            fold_case=_folds_case(manifests),
+            fold_case=_folds_case(manifests) or _folds_case(cas),
         )  # fmt: skip
         _write(roots.manifests, described)
         _write(roots.cas, Format(format=FORMAT_VERSION, role="cas", store=store, writer=writer))
@@ -197,7 +199,8 @@ def _read(root: str, role: str) -> Format:
             f"{root} is a {described.role} root, not a {name}", advice="were the two swapped?"
         )
     unknown = sorted(set(described.requires) - _KNOWN_FEATURES)
-    if described.format != FORMAT_VERSION or described.shard_depth != 1 or unknown:
+    known = (described.format, described.shard_depth, described.hash) == (FORMAT_VERSION, 1, _HASH)
+    if not known or unknown:
         wants = ", ".join(unknown) or f"version {described.format}"
         raise UnsupportedFormatError(
             f"{path} asks for a format that casfs {__version__} does not know ({wants})",

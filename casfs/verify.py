@@ -10,28 +10,41 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
 from casfs.digest import Digest
-from casfs.errors import ObjectNotFoundError, StorageError
-from casfs.heads import read_heads, remembered_broadcasts, unreachable
+from casfs.errors import CasfsError, ObjectNotFoundError, StorageError
+from casfs.heads import read_heads, remembered_broadcasts
 from casfs.index.index import Index
 from casfs.index.mirror import catch_up_journal
-from casfs.manifests.layout import all_journals
+from casfs.manifests.chain import reaches
+from casfs.manifests.layout import JournalPlace, broadcast_directories, journal_places
 from casfs.objects.local import object_path
+from casfs.roots import OWN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from casfs.archive import Archive
-    from casfs.manifests.layout import JournalPlace
+    from casfs.manifests.record import Position
     from casfs.manifests.segment import Fault
 
 _GROUPS_NAMED = 100
-_BATCH = 64
+_BATCH = 16
+"""Objects that a thread takes at once: what they cost to hand over counts beside small ones."""
+_AHEAD = 2
+"""Batches that wait for each thread."""
+
+
+_Needed = tuple[Digest, int | None]
+"""An object and the least size that records ask of it."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class GroupName(Struct, frozen=True):
@@ -141,13 +154,14 @@ class _Verification:
     def run(self) -> Report:
         index = Index.temporary(self._archive.store_id)
         with contextlib.closing(index):
-            self._manifests(index)
-            self._heads()
+            with index.filling():
+                self._manifests(index, self._heads())
             self._progress.stage = "objects"
             with ThreadPoolExecutor(self._threads, thread_name_prefix="casfs-verify") as threads:
-                for shard in self._archive.objects.shards():
-                    self._shard(index, shard, threads)
-                    self._progress.shards += 1
+                ahead = _AHEAD * self._threads
+                for batch in _in_order(threads, self._check_all, self._needed(index), ahead):
+                    for checked in batch:
+                        self._count(index, checked)
         return Report(
             sound=not (self._damaged or self._missing or self._errors),
             objects=self._progress.objects,
@@ -159,15 +173,50 @@ class _Verification:
             seconds=round(self._clock() - self._begun, 3),
         )
 
-    def _manifests(self, index: Index) -> None:
+    def _heads(self) -> dict[JournalPlace, Position]:
+        """Return what the CAS root remembers: a lost tail shows nowhere else."""
+        places: dict[JournalPlace, Position] = {}
+        cas = self._archive.roots.cas
+        try:
+            directories = remembered_broadcasts(cas)
+        except StorageError as error:
+            self._error("", f"{OWN}/heads", 0, 0, error.message)
+            return places
+        for directory in directories:
+            try:
+                heads = read_heads(cas, directory)
+            except CasfsError as error:
+                self._error(directory, f"{OWN}/heads/{directory}.json", 0, 0, error.message)
+                continue
+            if heads is not None:
+                for name, position in heads.journals.items():
+                    places[JournalPlace(directory, name)] = position
+        return places
+
+    def _manifests(self, index: Index, heads: dict[JournalPlace, Position]) -> None:
         root = self._archive.roots.manifests
-        for place in all_journals(root):
+        for place in sorted(heads.keys() | set(self._places())):
+            head = heads.get(place)
+            found = len(self._errors)
             try:
                 self._progress.lines += catch_up_journal(
-                    index, root, place, sync=False, fault=self._fault
+                    index, root, place, sync=False, fault=self._fault, trusted=head
                 )
+                lost = head is not None and not reaches(place.directory(root), head)
             except StorageError as error:
                 self._error(str(place), "", 0, 0, error.message)
+                continue
+            if lost and head is not None and len(self._errors) == found:
+                reason = "records that were acknowledged up to here are gone"
+                self._error(str(place), head.segment, head.offset, head.offset, reason)
+
+    def _places(self) -> Iterator[JournalPlace]:
+        root = self._archive.roots.manifests
+        for directory in broadcast_directories(root):
+            try:
+                yield from journal_places(root, directory)
+            except StorageError as error:
+                self._error(directory, "", 0, 0, error.message)
 
     def _fault(self, place: JournalPlace, fault: Fault) -> None:
         self._error(str(place), fault.segment, fault.offset, fault.end, fault.reason)
@@ -176,36 +225,23 @@ class _Verification:
         self._errors.append(ManifestError(journal, segment, offset, end, reason))
         self._progress.findings += 1
 
-    def _heads(self) -> None:
-        """Compare with what the CAS root remembers: a lost tail shows nowhere else."""
-        roots = self._archive.roots
-        for directory in remembered_broadcasts(roots.cas):
-            heads = read_heads(roots.cas, directory)
-            lost = unreachable(heads, roots.manifests, directory) if heads is not None else None
-            if heads is None or lost is None:
-                continue
-            position = heads.journals[lost.rsplit("/", 1)[1]]
-            if not any(error.journal == lost for error in self._errors):
-                self._error(
-                    lost,
-                    position.segment,
-                    position.offset,
-                    position.offset,
-                    "records that were acknowledged up to here are gone",
-                )
+    def _needed(self, index: Index) -> Iterator[Sequence[_Needed]]:
+        """Yield what records need, shard by shard, a few objects at a time."""
+        for shard in self._archive.objects.shards():
+            needed = dict(index.objects(shard))
+            items = iter(needed.items())
+            while batch := list(itertools.islice(items, _BATCH)):
+                yield batch
+            self._unreferenced += sum(
+                1 for digest in self._present(shard) if digest not in needed and self._old(digest)
+            )
+            self._progress.shards += 1
 
-    def _shard(self, index: Index, shard: str, threads: ThreadPoolExecutor) -> None:
-        needed = dict(index.objects(shard))
-        items = iter(needed.items())
-        while batch := list(itertools.islice(items, _BATCH)):
-            for checked in threads.map(self._check, *zip(*batch, strict=True)):
-                self._progress.objects += 1
-                self._progress.bytes += checked.size
-                if checked.reason is not None:
-                    self._report(index, checked, checked.reason)
-        self._unreferenced += sum(
-            1 for digest in self._present(shard) if digest not in needed and self._old(digest)
-        )
+    def _count(self, index: Index, checked: _Checked) -> None:
+        self._progress.objects += 1
+        self._progress.bytes += checked.size
+        if checked.reason is not None:
+            self._report(index, checked, checked.reason)
 
     def _present(self, shard: str) -> Iterator[Digest]:
         try:
@@ -219,6 +255,9 @@ class _Verification:
             return self._archive.objects.stat(digest).st_ctime < self._begun
         except (ObjectNotFoundError, StorageError):
             return False
+
+    def _check_all(self, batch: Sequence[_Needed]) -> list[_Checked]:
+        return [self._check(digest, size) for digest, size in batch]
 
     def _check(self, digest: Digest, needed: int | None) -> _Checked:
         store = self._archive.objects
@@ -245,3 +284,16 @@ class _Verification:
             self._missing.append(MissingObject(checked.digest, path, names, len(needing)))
         else:
             self._damaged.append(DamagedObject(checked.digest, reason, path, names, len(needing)))
+
+
+def _in_order(
+    threads: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int
+) -> Iterator[R]:
+    """Do ``work`` on each item in the threads; yield what it returns, at most ``ahead`` waiting."""
+    running: deque[Future[R]] = deque()
+    for item in items:
+        running.append(threads.submit(work, item))
+        if len(running) > ahead:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()

@@ -15,16 +15,16 @@ import sqlite3
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Self
 
-import msgspec
 import sqlite_utils
 from msgspec import Struct
 
 from casfs.digest import Digest
 from casfs.durable import open_directory
+from casfs.index.applying import JournalRows, Standing
 from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary
 from casfs.index.schema import SCHEMA_VERSION, create_tables
 from casfs.manifests.record import GroupRecord, Line, Position, Record
-from casfs.timestamps import HOUR, parse_time
+from casfs.timestamps import HOUR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,10 +69,17 @@ class EventRow(Struct, frozen=True):
 class Index:
     """An open index. Use it from one thread at a time; methods raise `IndexFault`."""
 
-    def __init__(self, connection: sqlite3.Connection, path: str | None) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: str | None, *, immutable: bool = False
+    ) -> None:
         self._connection = connection
         self._path = path
-        self._inode = os.stat(path).st_ino if path is not None else 0
+        self._immutable = immutable
+        self._hides_any = False
+        try:
+            self._stamp = self._file_stamp()
+        except OSError as error:
+            raise sqlite3.OperationalError(str(error)) from error
 
     @classmethod
     def open(cls, path: str, store: str) -> Self:
@@ -101,8 +108,10 @@ class Index:
     @classmethod
     def open_for_reading(cls, path: str, store: str) -> Self:
         """Open an index that we may not write to; raises sqlite3.Error if that cannot be done."""
-        # Without a WAL nobody writes, and "immutable" spares the files that we may not create.
-        mode = "mode=ro" if os.path.exists(f"{path}-wal") else "mode=ro&immutable=1"
+        # Without a WAL nobody writes, and "immutable" spares the files that we may not create. It
+        # takes no locks either: `replaced` says when someone has begun to write.
+        immutable = not os.path.exists(f"{path}-wal")
+        mode = "mode=ro&immutable=1" if immutable else "mode=ro"
         connection = sqlite3.connect(
             f"file:{_uri_path(path)}?{mode}",
             uri=True,
@@ -111,8 +120,9 @@ class Index:
             check_same_thread=False,
         )
         try:
+            index = cls(connection, path, immutable=immutable)
             _check(connection, store)
-            return cls(connection, path)
+            return index
         except BaseException:
             connection.close()
             raise
@@ -133,6 +143,29 @@ class Index:
         self._connection.execute("pragma wal_checkpoint(truncate)")
 
     @contextlib.contextmanager
+    def filling(self) -> Iterator[None]:
+        """Make it fast to apply a whole archive: what only lookups need is made at the end.
+
+        For an index that nobody else knows of yet. A power cut within the block, or before the
+        file is synced after it, leaves the file of no use.
+        """
+        connection = self._connection
+        late = connection.execute(
+            "select name, sql from sqlite_master where type = 'index' and tbl_name = 'groups'"
+            " and sql is not null and sql not like 'create unique%'"
+        ).fetchall()
+        connection.execute("pragma journal_mode = memory")
+        connection.execute("pragma synchronous = off")
+        for name, _ in late:
+            connection.execute(f"drop index {name}")
+        yield
+        for _, statement in late:
+            connection.execute(statement)
+        connection.execute("pragma synchronous = normal")
+        if self._path is not None:
+            connection.execute("pragma journal_mode = wal")
+
+    @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
         """Answer every lookup within the block as of one instant."""
         self._connection.execute("begin")
@@ -142,13 +175,29 @@ class Index:
             self._connection.execute("rollback")
 
     def replaced(self) -> bool:
-        """Say whether the file was deleted or replaced since it was opened."""
-        if self._path is None:
-            return False
+        """Say whether the file was deleted or replaced since it was opened.
+
+        Also whether someone writes to it while we have it open without any locks: then answers of
+        before this call may be wrong.
+        """
         try:
-            return os.stat(self._path).st_ino != self._inode
+            return self._file_stamp() != self._stamp
         except OSError:
             return True
+
+    @property
+    def immutable(self) -> bool:
+        """Whether it is read without locks, on the promise that nobody writes."""
+        return self._immutable
+
+    def _file_stamp(self) -> tuple[int, ...]:
+        if self._path is None:
+            return ()
+        status = os.stat(self._path)
+        if not self._immutable:
+            return (status.st_ino,)
+        written = os.path.exists(f"{self._path}-wal")
+        return (status.st_ino, status.st_size, status.st_mtime_ns, written)
 
     # Applying lines
 
@@ -179,11 +228,9 @@ class Index:
             journal = self._journal(place, known[0] if known else None)
             if journal is None:
                 return False
-            for record in known:
-                if isinstance(record, GroupRecord):
-                    self._add_group(journal, record, below)
-                else:
-                    self._add_event(journal, record)
+            rows = JournalRows(connection, journal, None if below is None else below._standing)  # noqa: SLF001  the same class
+            rows.add(known)
+            self._hides_any |= rows.hides
             connection.execute(
                 "update journals set segment = ?, offset = ?, hash = ? where id = ?",
                 (position.segment, position.offset, position.hash, journal),
@@ -197,7 +244,7 @@ class Index:
         with connection:
             row = self._one("select id from journals where place = ?", (str(place),))
             if row is not None:
-                for table in ("groups", "hours", "events"):
+                for table in ("groups", "hours", "events", "hidden"):
                     connection.execute(f"delete from {table} where journal = ?", row)
                 connection.execute("delete from journals where id = ?", row)
 
@@ -213,82 +260,6 @@ class Index:
             (str(place), record.number, record.broadcast, record.track, record.n),
         )
         return cursor.lastrowid
-
-    def _add_group(self, journal: int, record: GroupRecord, below: Index | None) -> None:
-        sequence, start = int(record.sequence), parse_time(record.received_start)
-        identity = (journal, record.epoch, sequence)
-        current = True
-        before = self._one(
-            "select number, n, complete, size, received_start from groups"
-            " where journal = ? and epoch = ? and sequence = ? and current",
-            identity,
-        )
-        if before is None and below is not None and record.track is not None:
-            before = below._current(record.number, record.track, record.epoch, sequence)  # noqa: SLF001  the same class
-        if before is not None:
-            # A complete group stands for ever; an incomplete one gives way to any later record.
-            current = not before[2]
-            if current:
-                self._supersede(journal, *before)
-        self._connection.execute(
-            "insert into groups values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            " on conflict do nothing",
-            (
-                record.number,
-                record.n,
-                *identity,
-                bytes.fromhex(record.hash),
-                record.offset,
-                record.size,
-                start,
-                parse_time(record.received_end),
-                record.complete,
-                bytes.fromhex(record.init) if record.init is not None else None,
-                current,
-            ),
-        )
-        if current:
-            self._count(journal, start, 1, record.size)
-            self._connection.execute(
-                "update journals set first = min(coalesce(first, ?1), ?1),"
-                " last = max(coalesce(last, ?1), ?1) where id = ?2",
-                (start, journal),
-            )
-
-    def _supersede(
-        self, journal: int, number: int, n: int, _complete: int, size: int, start: int
-    ) -> None:
-        cursor = self._connection.execute(
-            "update groups set current = 0 where number = ? and n = ? and current", (number, n)
-        )
-        if cursor.rowcount == 0:
-            self._connection.execute("insert or ignore into hidden values (?, ?)", (number, n))
-        self._count(journal, start, -1, -size)
-
-    def _count(self, journal: int, start: int, groups: int, size: int) -> None:
-        self._connection.execute(
-            "update journals set groups = groups + ?, bytes = bytes + ? where id = ?",
-            (groups, size, journal),
-        )
-        self._connection.execute(
-            "insert into hours values (?, ?, ?)"
-            " on conflict do update set groups = groups + excluded.groups",
-            (journal, start // HOUR, groups),
-        )
-
-    def _add_event(self, journal: int, record: Record) -> None:
-        tag = record.__struct_config__.tag
-        self._connection.execute(
-            "insert into events values (?, ?, ?, ?, ?, ?) on conflict do nothing",
-            (
-                record.number,
-                record.n,
-                journal,
-                tag,
-                parse_time(record.time),
-                msgspec.json.encode(record).decode(),
-            ),
-        )
 
     # Lookups
 
@@ -403,6 +374,44 @@ class Index:
             for row in rows:
                 yield Digest(row[0].hex()), row[1]
 
+    def neighbours(
+        self, track: TrackRow, epoch: int, sequence: int
+    ) -> tuple[GroupRow | None, GroupRow | None]:
+        """Return the current groups of the epoch with the next lower and next higher sequence."""
+        found = [
+            self._one(
+                f"{_FROM_GROUPS} where g.journal = (select id from journals where number = ?"
+                f" and track = ?) and g.epoch = ? and g.sequence {relation} ? and g.current"
+                f" order by g.sequence {direction} limit 1",
+                (track.broadcast.number, track.name, epoch, sequence),
+            )
+            for relation, direction in (("<", "desc"), (">", "asc"))
+        ]
+        below, above = (_group(row) if row else None for row in found)
+        return below, above
+
+    def epochs(self, track: TrackRow) -> list[int]:
+        """Return the epochs in which the track has current groups, in order."""
+        rows = self._connection.execute(
+            "with recursive leap (epoch) as ("
+            " select min(epoch) from groups where journal = ?1 and current"
+            " union all"
+            " select (select min(epoch) from groups where journal = ?1 and current"
+            " and epoch > leap.epoch) from leap where leap.epoch is not null)"
+            " select epoch from leap where epoch is not null",
+            self._one(
+                "select coalesce((select id from journals where number = ? and track = ?), 0)",
+                (track.broadcast.number, track.name),
+            ),
+        )
+        return [row[0] for row in rows.fetchall()]
+
+    def select(self, query: str, values: Sequence[object] = ()) -> Iterator[Any]:
+        """Yield the rows that a module of this package asks for, a few in memory at a time."""
+        cursor = self._connection.execute(query, values)
+        while rows := cursor.fetchmany(_PAGE):
+            yield from rows
+
     def events(self, number: int, kinds: Sequence[str]) -> list[EventRow]:
         """Return a broadcast's records of these kinds in rising n."""
         marks = ", ".join("?" * len(kinds))
@@ -415,18 +424,18 @@ class Index:
 
     def hides(self, number: int, n: int) -> bool:
         """Say whether this overlay supersedes that record of the index below it."""
+        if not self._hides_any:  # asked for every row of a listing
+            return False
         return self._one("select 1 from hidden where number = ? and n = ?", (number, n)) is not None
 
-    def _current(
-        self, number: int, track: str, epoch: int, sequence: int
-    ) -> tuple[int, int, int, int, int] | None:
-        row: tuple[int, int, int, int, int] | None = self._one(
+    def _standing(self, record: GroupRecord, sequence: int) -> Standing | None:
+        row = self._one(
             "select number, n, complete, size, received_start from groups where journal ="
             " (select id from journals where number = ? and track = ?)"
             " and epoch = ? and sequence = ? and current",
-            (number, track, epoch, sequence),
+            (record.number, record.track, record.epoch, sequence),
         )
-        return row
+        return None if row is None else Standing(*row)
 
     def _one(self, query: str, values: Sequence[object]) -> Any:  # noqa: ANN401  a row of SQLite
         return self._connection.execute(query, values).fetchone()
@@ -458,12 +467,13 @@ def replacement_lock(path: str, *, exclusive: bool) -> Iterator[None]:
 
     Raises sqlite3.OperationalError if the directory cannot be opened.
     """
-    try:
-        with open_directory(os.path.dirname(path) or ".") as descriptor:
+    with contextlib.ExitStack() as held:
+        try:
+            descriptor = held.enter_context(open_directory(os.path.dirname(path) or "."))
             fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-            yield
-    except OSError as error:
-        raise sqlite3.OperationalError(str(error)) from error
+        except OSError as error:
+            raise sqlite3.OperationalError(str(error)) from error
+        yield
 
 
 def _check(connection: sqlite3.Connection, store: str) -> None:

@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import sqlite3
+from functools import partial
 from typing import TYPE_CHECKING
 
 from casfs.errors import CasfsError, storage_error
@@ -43,6 +44,7 @@ class Mirror:
         self._root = root
         self._store = store
         self._index: Index | None = None
+        self._beyond_repair = False
         self.trouble = ""
         """Why the index is behind; empty while all is well."""
 
@@ -54,10 +56,18 @@ class Mirror:
         try:
             if self._index is not None and self._index.replaced():
                 self.close()
+            if self._beyond_repair:
+                rebuild(self._path, self._root, self._store)
+                self._beyond_repair = False
             if self._index is None:
                 self._index = open_or_rebuild(self._path, self._root, self._store)
+                # It may be new, or lag for other reasons: journals that nobody records, too.
+                places = None
             applied = catch_up(self._index, self._root, places)
         except (IndexFault, CasfsError) as error:
+            if isinstance(error, IndexFault) and not isinstance(error, sqlite3.OperationalError):
+                # Not locked, full or forbidden, but damaged inside: opening it again will not help.
+                self._beyond_repair = True
             if str(error) != self.trouble:
                 _LOG.warning("the index lags behind the manifests: %s", error)
             self.trouble = str(error)
@@ -83,19 +93,26 @@ def catch_up_journal(
     below: Index | None = None,
     sync: bool = True,
     fault: Callable[[JournalPlace, Fault], None] | None = None,
+    trusted: Position | None = None,
 ) -> int:
     """Apply what a journal below ``root`` has beyond the index and return how many lines.
 
     ``below`` makes ``index`` an overlay of that one. ``sync`` false: the lines are shown, not
-    kept (an overlay), so they need not be durable. Raises StorageError, IndexFault.
+    kept (an overlay), so they need not be durable. ``trusted``: a place in the journal that is
+    known to have been durable. Raises StorageError, IndexFault; the latter also if the index below
+    does not fit the journal any more.
     """
+    follow = partial(_follow, index, root, place, below, sync=sync, fault=fault, trusted=trusted)
     try:
-        return _follow(index, root, place, below, sync=sync, fault=fault)
+        return follow()
     except PositionLostError:
-        _LOG.warning("the index of %s does not fit its manifest and is made anew", place)
         index.forget(place)
-        # An overlay that lost its place must not go on behind the index below it either.
-        return _follow(index, root, place, None, sync=sync, fault=fault)
+    try:
+        if below is None:
+            _LOG.warning("the index of %s does not fit its manifest and is made anew", place)
+        return follow()
+    except PositionLostError:
+        raise sqlite3.DatabaseError(f"the index of {place} does not fit its manifest") from None
 
 
 def catch_up(index: Index, root: str, places: Iterable[JournalPlace] | None = None) -> int:
@@ -123,12 +140,14 @@ def rebuild(
         index = Index.open(beside, store)
         with contextlib.closing(index):
             total = 0
-            for place in all_journals(root):
-                lines = catch_up_journal(index, root, place)
-                total += lines
-                if progress is not None:
-                    progress(place, lines)
+            with index.filling():
+                for place in all_journals(root):
+                    lines = catch_up_journal(index, root, place)
+                    total += lines
+                    if progress is not None:
+                        progress(place, lines)
             index.settle()
+        _sync(beside)
         with replacement_lock(path, exclusive=True):
             _remove(path, but_not_itself=True)
             os.rename(beside, path)
@@ -163,12 +182,13 @@ def _follow(
     *,
     sync: bool,
     fault: Callable[[JournalPlace, Fault], None] | None,
+    trusted: Position | None,
 ) -> int:
     since = index.position(place)
     if since is None and below is not None:
         since = below.position(place)
     directory = place.directory(root)
-    reader = JournalReader(directory, since=since)
+    reader = JournalReader(directory, since=since, trusted=trusted)
     total = 0
     items = iter(reader)
     while True:
@@ -196,13 +216,17 @@ def _sync_segment(directory: str, position: Position) -> None:
     """
     path = os.path.join(directory, position.segment)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(path)
     except OSError as error:
         raise storage_error(error, "syncing", path) from error
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _remove(path: str, *, but_not_itself: bool = False) -> None:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from casfs.index.index import Index, IndexFault
 from casfs.index.mirror import catch_up_journal
+from casfs.index.references import references
 from casfs.index.rows import TrackSummary
+from casfs.index.statistics import gather
 from casfs.manifests.layout import JournalPlace, broadcast_directories, journal_places
 from casfs.names import encode_name
 from casfs.timestamps import HOUR
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from casfs.digest import Digest
+    from casfs.index.references import References
     from casfs.index.rows import BroadcastRow, GroupRow, TrackRow
+    from casfs.index.statistics import ArchiveTotals
     from casfs.manifests.record import Position
 
 T = TypeVar("T")
@@ -33,6 +37,7 @@ _LOG = logging.getLogger(__name__)
 _PAGE = 1000
 _INDEX = "."  # no journal's place
 _FRESH_SECONDS = 0.2
+_RETRY_SECONDS = 5.0
 
 
 class Reader:
@@ -59,6 +64,7 @@ class Reader:
         self._overlay = Index.temporary(store)
         self._below: dict[JournalPlace, Position | None] = {}
         self._fresh: dict[str, float] = {}
+        self._trouble = ""
 
     def close(self) -> None:
         """Let go of the index."""
@@ -143,9 +149,14 @@ class Reader:
 
     def group(self, broadcast_number: int, n: int) -> GroupRow | None:
         """Return the group that this record committed, or None if unknown or superseded."""
-        row = self._ask(
-            list, lambda indexes: _first(index.group(broadcast_number, n) for index in indexes)
-        )
+        find = partial(_find_group, broadcast_number, n)
+        known = self._ask(list, find)
+        if known is None:
+            # It may have been committed a moment ago, in any broadcast.
+            row = self._ask(self._all_places, find)
+        else:
+            place = self._place(known.broadcast.name, known.track)
+            row = self._ask(lambda: [place], find)
         return None if row is None or self._hidden(row) else row
 
     def find(self, track: TrackRow, epoch: int, sequence: int) -> GroupRow | None:
@@ -160,8 +171,47 @@ class Reader:
     def referencing(self, digest: Digest) -> Iterator[GroupRow]:
         """Yield every group whose payload lies in this object."""
         yield from self._ask(
-            list, lambda indexes: [row for index in indexes for row in index.referencing(digest)]
+            self._all_places,
+            lambda indexes: [row for index in indexes for row in index.referencing(digest)],
         )
+
+    def epochs(self, track: TrackRow) -> Sequence[int]:
+        """Return the epochs in which the track has groups, in order."""
+        return self._ask_track(
+            track,
+            lambda indexes: sorted({epoch for index in indexes for epoch in index.epochs(track)}),
+        )
+
+    def neighbours(
+        self, track: TrackRow, epoch: int, sequence: int
+    ) -> tuple[GroupRow | None, GroupRow | None]:
+        """Return the groups of the epoch with the next lower and the next higher sequence."""
+
+        def neighbours(
+            indexes: Sequence[Index],
+        ) -> tuple[GroupRow | None, GroupRow | None]:
+            # The overlay comes first: of two rows of one identity it holds the newer one.
+            pairs = [index.neighbours(track, epoch, sequence) for index in reversed(indexes)]
+            below = [row for row, _ in pairs if row is not None]
+            above = [row for _, row in pairs if row is not None]
+            return (
+                max(below, key=lambda row: row.sequence, default=None),
+                min(above, key=lambda row: row.sequence, default=None),
+            )
+
+        return self._ask_track(track, neighbours)
+
+    def references(self, digest: Digest, most: int) -> References:
+        """Return who needs an object, with up to ``most`` records listed."""
+        return self._ask(self._all_places, lambda indexes: references(indexes, digest, most))
+
+    def statistics(
+        self,
+        wanted: Callable[[BroadcastRow], bool] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> ArchiveTotals:
+        """Add up what the archive holds, as `casfs.index.statistics.gather` says."""
+        return self._ask(self._all_places, lambda indexes: gather(indexes, wanted, progress))
 
     # Asking
 
@@ -177,10 +227,18 @@ class Reader:
                 with base.snapshot():
                     for place in places():
                         self._refresh(place)
-                    return question([base, self._overlay])
+                    answer = question([base, self._overlay])
+                if not base.immutable or not base.replaced():
+                    return answer
+                # Someone has begun to write to what we read without locks: once more, with them.
+                self._reopen()
+                return self._ask(places, question)
             except IndexFault as error:
-                _LOG.warning("the index %s cannot be read: %s", self._index_path, error)
+                if str(error) != self._trouble:
+                    _LOG.warning("the index %s cannot be read: %s", self._index_path, error)
+                self._trouble = str(error)
                 self._drop_base()
+                self._fresh[_INDEX] = self._clock() + _RETRY_SECONDS
         for place in places():
             self._refresh(place)
         return question([self._overlay])
@@ -241,19 +299,25 @@ class Reader:
     def _reopen(self) -> None:
         self._drop_base()
         try:
-            self._base = Index.open_for_reading(self._index_path, self._store)
+            base = Index.open_for_reading(self._index_path, self._store)
         except IndexFault as error:
             _LOG.debug("no usable index at %s: %s", self._index_path, error)
+            return
+        self._clear_overlay()
+        self._base = base
 
     def _drop_base(self) -> None:
         """Go on without the index; the overlay then holds everything."""
         if self._base is not None:
             self._base.close()
             self._base = None
-            self._overlay.close()
-            self._overlay = Index.temporary(self._store)
-            self._below.clear()
-            self._fresh.clear()
+            self._clear_overlay()
+
+    def _clear_overlay(self) -> None:
+        self._overlay.close()
+        self._overlay = Index.temporary(self._store)
+        self._below.clear()
+        self._fresh.clear()
 
 
 def _page(track: TrackRow, hour: int, after: int, indexes: Sequence[Index]) -> list[GroupRow]:
@@ -262,6 +326,10 @@ def _page(track: TrackRow, hour: int, after: int, indexes: Sequence[Index]) -> l
     for index in indexes:
         page += index.groups(track, hour, after, _PAGE - len(page))
     return page
+
+
+def _find_group(number: int, n: int, indexes: Sequence[Index]) -> GroupRow | None:
+    return _first(index.group(number, n) for index in indexes)
 
 
 def _first(rows: Iterable[T | None]) -> T | None:

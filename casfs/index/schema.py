@@ -102,6 +102,7 @@ def create_tables(database: sqlite_utils.Database, store: str) -> None:
         {
             "number": int,
             "n": int,
+            "journal": int,  # journals.id, of the overlay
         },
         pk=("number", "n"),
     )

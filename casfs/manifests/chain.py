@@ -7,14 +7,22 @@ the living segments are found from the newest backwards; what no later segment c
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, BinaryIO
 
 from msgspec import Struct
 
 from casfs.errors import storage_error
-from casfs.manifests.record import MAX_LINE_BYTES, Line, Position, SegmentRecord, parse_line
-from casfs.manifests.segment import Fault, SegmentName, SegmentScan, parse_segment_name
+from casfs.manifests.record import (
+    MAX_LINE_BYTES,
+    Line,
+    Position,
+    Record,
+    SegmentRecord,
+    parse_line,
+)
+from casfs.manifests.segment import Fault, Owner, SegmentName, SegmentScan, parse_segment_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,13 +35,13 @@ class PositionLostError(Exception):
     """The journal no longer holds the place from which a follower wanted to go on."""
 
 
-class _Link(Struct, frozen=True):
+class Link(Struct, frozen=True):
     """A living segment."""
 
     name: SegmentName
     header: Line | None
     """Its first line; None if that line is damaged."""
-    limit: int | None
+    limit: Position | None
     """Where the next living segment continues; None for the last one."""
     fault: Fault | None
     """What is wrong with the link to the segment before it."""
@@ -68,23 +76,31 @@ class JournalReader:
     """Yields every living line of the journal in ``directory``, and every fault among them.
 
     With ``since`` it goes on behind that place and raises `PositionLostError` if the journal does
-    not hold it any more; ``newest`` limits it to that many segments at the end. After the
-    iteration `position` is behind the last line (None if there was none at all) and `torn` counts
-    the bytes of an unacknowledged tail.
+    not hold it any more; ``newest`` limits it to that many segments at the end; ``trusted`` is a
+    place that is known to have been durable, so that damage before it is never taken for a torn
+    tail. After the iteration `position` is behind the last line (None if there was none at all)
+    and `torn` counts the bytes of an unacknowledged tail. Raises StorageError.
     """
 
     def __init__(
-        self, directory: str, *, since: Position | None = None, newest: int | None = None
+        self,
+        directory: str,
+        *,
+        since: Position | None = None,
+        newest: int | None = None,
+        trusted: Position | None = None,
     ) -> None:
         self.directory = directory
         self._newest = newest
+        self._trusted = trusted
         self.position = since
         self.torn = 0
         self._since = since
+        self._owner: Owner | None = None
 
     def __iter__(self) -> Iterator[Line | Fault]:
         explained = False
-        links = self._links()
+        links = self.links()
         if self._newest is not None and links and links[0].header is not None:
             previous = links[0].header.prev
             self.position = Position("", 0, previous) if previous is not None else None
@@ -96,7 +112,7 @@ class JournalReader:
                 explained = isinstance(item, Fault)
                 yield item
 
-    def _segment(self, link: _Link, *, explained: bool) -> Iterator[Line | Fault]:
+    def _segment(self, link: Link, *, explained: bool) -> Iterator[Line | Fault]:
         """Read one segment; ``explained``: a fault before it explains a chain that does not fit."""
         name = str(link.name)
         following = self._since is not None and name == self._since.segment
@@ -106,30 +122,50 @@ class JournalReader:
             previous = link.header.prev
             if not explained:
                 yield Fault(name, 0, 0, "does not continue the lines before it")
+        if link.header is not None and isinstance(link.header.record, Record):
+            record = link.header.record
+            self._owner = Owner(record.number, record.track, record.n)
+        trusted = self._trusted if self._trusted and self._trusted.segment == name else None
         path = os.path.join(self.directory, name)
         try:
             with open(path, "rb") as file:
                 if following:
                     _check_place(file, start, previous, link.limit)
-                scan = SegmentScan(file, name, start=start, previous=previous, limit=link.limit)
+                scan = SegmentScan(
+                    file,
+                    name,
+                    start=start,
+                    previous=previous,
+                    limit=link.limit,
+                    trusted=trusted,
+                    owner=self._owner,
+                )
                 for item in scan:
                     if isinstance(item, Line):
                         self.position = Position(name, item.end, item.sum)
                     yield item
                 self.torn = scan.torn
+        except FileNotFoundError:
+            # Its writer has taken it back a moment ago: nothing in it ever counted.
+            if following:
+                raise PositionLostError from None
         except OSError as error:
             raise storage_error(error, "reading", path) from error
 
-    def _links(self) -> Sequence[_Link]:
+    def links(self) -> Sequence[Link]:
+        """Return the living segments from the place ``since`` on, in order.
+
+        Raises PositionLostError if that place is in none of them, StorageError.
+        """
         names = segment_names(self.directory)
         if self._since is not None:
             since = parse_segment_name(self._since.segment)
             if since is None or since not in names:
                 raise PositionLostError
             names = names[names.index(since) :]
-        links: list[_Link] = []
-        limit: int | None = None
-        at = _last_living(self.directory, names)
+        links: list[Link] = []
+        limit: Position | None = None
+        at = _last_living(self.directory, names, self._trusted or self._since)
         while at >= 0:
             header = read_header(self.directory, names[at])
             before, next_limit, fault = _predecessor(names, at, header)
@@ -137,7 +173,7 @@ class JournalReader:
                 if at > 0:
                     raise PositionLostError
                 fault = None
-            links.append(_Link(names[at], header, limit, fault))
+            links.append(Link(names[at], header, limit, fault))
             at, limit = before, next_limit
         if self._since is not None and (not links or str(links[-1].name) != self._since.segment):
             raise PositionLostError
@@ -145,9 +181,35 @@ class JournalReader:
         return links if self._newest is None else links[-self._newest :]
 
 
-def _check_place(file: BinaryIO, start: int, previous: str | None, limit: int | None) -> None:
+def reaches(directory: str, position: Position) -> bool:
+    """Say whether the journal still goes as far as ``position``, damaged or not.
+
+    An older copy does not: it lacks bytes, or holds other lines there. Raises StorageError.
+    """
+    reader = JournalReader(directory, trusted=position)
+    link = next((link for link in reader.links() if str(link.name) == position.segment), None)
+    if link is None or (link.limit is not None and link.limit.offset < position.offset):
+        return False
+    path = os.path.join(directory, position.segment)
+    try:
+        with open(path, "rb") as file:
+            with contextlib.suppress(PositionLostError):
+                _check_place(file, position.offset, position.hash, link.limit)
+                return True
+            # The text of the sum may be what is damaged, or a line before it is gone.
+            whole = os.fstat(file.fileno()).st_size >= position.offset
+            for item in SegmentScan(file, position.segment, limit=link.limit, trusted=position):
+                if isinstance(item, Line) and item.sum == position.hash:
+                    return True
+                whole = whole and not (isinstance(item, Line) and item.end == position.offset)
+            return whole
+    except OSError as error:
+        raise storage_error(error, "reading", path) from error
+
+
+def _check_place(file: BinaryIO, start: int, previous: str | None, limit: Position | None) -> None:
     """Raise PositionLostError unless a follower can go on at ``start``, behind ``previous``."""
-    if start > os.fstat(file.fileno()).st_size or (limit is not None and start > limit):
+    if start > os.fstat(file.fileno()).st_size or (limit is not None and start > limit.offset):
         raise PositionLostError
     # The line before ends with its sum, a quote, a brace and a newline.
     file.seek(max(0, start - _SUM_BEFORE_END))
@@ -155,25 +217,35 @@ def _check_place(file: BinaryIO, start: int, previous: str | None, limit: int | 
         raise PositionLostError
 
 
-def _last_living(directory: str, names: Sequence[SegmentName]) -> int:
+def _last_living(directory: str, names: Sequence[SegmentName], trusted: Position | None) -> int:
     """Return the index of the newest segment that holds any line, or -1.
 
     A segment whose creation was torn holds none. One whose first line alone is damaged still
-    lives: a later line vouches for it.
+    lives if a later line vouches for it, or whoever trusts a place in it.
     """
     for at in range(len(names) - 1, -1, -1):
+        name = str(names[at])
         if read_header(directory, names[at]) is not None:
             return at
-        path = os.path.join(directory, str(names[at]))
-        with open(path, "rb") as file:
-            if any(isinstance(item, Line) for item in SegmentScan(file, str(names[at]))):
-                return at
+        path = os.path.join(directory, name)
+        place = trusted if trusted is not None and trusted.segment == name else None
+        try:
+            with open(path, "rb") as file:
+                if place is not None and os.fstat(file.fileno()).st_size >= place.offset:
+                    return at
+                scan = SegmentScan(file, name, trusted=place)
+                if any(isinstance(item, Line) for item in scan):
+                    return at
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise storage_error(error, "reading", path) from error
     return -1
 
 
 def _predecessor(
     names: Sequence[SegmentName], at: int, header: Line | None
-) -> tuple[int, int | None, Fault | None]:
+) -> tuple[int, Position | None, Fault | None]:
     """Return (index or -1, where it is continued, fault) of the segment before ``names[at]``."""
     own = str(names[at])
     if header is None or not isinstance(header.record, SegmentRecord):
@@ -184,6 +256,6 @@ def _predecessor(
         return -1, None, None
     for before in range(at - 1, -1, -1):
         if str(names[before]) == continues.segment:
-            return before, continues.offset, None
+            return before, continues, None
     reason = f"the segment before it, {continues.segment}, is missing"
     return at - 1, None, Fault(own, 0, 0, reason)

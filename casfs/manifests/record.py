@@ -15,6 +15,7 @@ Times are RFC 3339 text with nine decimals; integers that can pass 2**53 are tex
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final
 
 import msgspec
@@ -30,6 +31,9 @@ MAX_LINE_BYTES: Final = 64 << 20
 
 BLOCK_BYTES: Final = 8 << 20
 """Objects above this size carry a hash for each block of this size."""
+
+LINE_START: Final = b'{"kind":'
+"""What a line of ours begins with, and what within a line only ever stands escaped."""
 
 _SUM_KEY: Final = b',"sum":"'
 _SUM_TAIL: Final = len(_SUM_KEY) + 64 + len(b'"}')
@@ -175,6 +179,20 @@ class AliveRecord(Record, frozen=True, kw_only=True, tag="alive"):
     recorder: str
 
 
+class SealRecord(Record, frozen=True, kw_only=True, tag="seal"):
+    """An hour is closed.
+
+    What belongs to it: every group of the broadcast whose received-start lies in the hour and
+    whose ``n`` is at most ``through``. What comes later of that hour does not change it.
+    """
+
+    hour: str
+    """The hour's beginning."""
+    through: int
+    """The highest commit number that was given before."""
+    recorder: str
+
+
 class UnknownRecord(Struct, frozen=True, kw_only=True):
     """A record of a kind or version that this program does not know: kept and skipped."""
 
@@ -192,6 +210,7 @@ KnownRecord = (
     | LostSessionRecord
     | EpochRecord
     | AliveRecord
+    | SealRecord
 )
 
 AnyRecord = Record | UnknownRecord
@@ -214,6 +233,7 @@ class _Trailer(Struct, frozen=True):
     synced: int
     prev: str | None
     sum: str
+    v: int = 0
 
 
 _ENCODER = msgspec.json.Encoder()
@@ -255,13 +275,9 @@ def parse_line(text: bytes, offset: int) -> Line | None:
         or text[-66:-2] != digest_of(head).encode()
     ):
         return None
-    record: AnyRecord
     try:
         trailer = _TRAILER_DECODER.decode(text)
-        try:
-            record = _RECORD_DECODER.decode(text)
-        except msgspec.ValidationError:
-            record = _UNKNOWN_DECODER.decode(text)
+        record = _decode_record(text, trailer.v)
     except msgspec.DecodeError:
         return None
     return Line(
@@ -272,3 +288,11 @@ def parse_line(text: bytes, offset: int) -> Line | None:
         prev=trailer.prev,
         sum=trailer.sum,
     )
+
+
+def _decode_record(text: bytes, version: int) -> AnyRecord:
+    if version <= RECORD_VERSION:
+        with contextlib.suppress(msgspec.ValidationError):
+            record: Record = _RECORD_DECODER.decode(text)
+            return record
+    return _UNKNOWN_DECODER.decode(text)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from casfs.durable import sync_directory
 from casfs.errors import storage_error
 from casfs.manifests.chain import JournalReader
-from casfs.manifests.record import AnyRecord, GroupRecord, Line, Position, Record
-from casfs.manifests.segment import Fault
-from casfs.timestamps import parse_time
+from casfs.manifests.record import AnyRecord, GroupRecord, Line, Position, Record, SealRecord
+from casfs.manifests.segment import Fault, parse_segment_name
+from casfs.timestamps import HOUR, parse_time
 
 _SEGMENTS = 2
 """How many segments back the recent groups are gathered: at least the day before a rollover."""
@@ -33,47 +34,72 @@ class JournalTail(Struct, frozen=True):
     last: AnyRecord | None
     groups: Sequence[GroupRecord]
     """The groups of the newest segments in the order of commits."""
+    sealed: int
+    """The newest hour that a seal of the newest segments closes, in hours since the Unix epoch; 0
+    if there is none."""
     faults: Sequence[Fault]
 
 
-def recover_tail(directory: str) -> JournalTail:
-    """Read the end of a journal and make it durable; raises StorageError."""
-    reader = JournalReader(directory, newest=_SEGMENTS)
+def recover_tail(directory: str, trusted: Position | None = None) -> JournalTail:
+    """Read the end of a journal and make it durable; raises StorageError.
+
+    ``trusted``: a place that is known to have been acknowledged. If what lies before it is damaged,
+    the journal still goes on behind it, so that the damage stays in the living part and is seen.
+    """
+    reader = JournalReader(directory, newest=_SEGMENTS, trusted=trusted)
     groups: list[GroupRecord] = []
     faults: list[Fault] = []
     last: AnyRecord | None = None
     last_record: Record | None = None
+    last_n = sealed = 0
     for item in reader:
         if isinstance(item, Line):
             last = item.record
+            last_n = max(last_n, last.n)
             if isinstance(item.record, Record):
                 last_record = item.record
             if isinstance(item.record, GroupRecord):
                 groups.append(item.record)
+            if isinstance(item.record, SealRecord):
+                sealed = max(sealed, parse_time(item.record.hour) // HOUR)
         else:
             faults.append(item)
     position = reader.position if last is not None else None
+    if trusted is not None and (position is None or _lies_before(position, trusted)):
+        position = trusted
     if position is not None:
-        _sync(os.path.join(directory, position.segment))
+        _sync(directory, position.segment)
     return JournalTail(
         position=position,
         whole=reader.torn == 0 and not faults,
         number=last_record.number if last_record is not None else None,
-        last_n=last.n if last is not None else 0,
+        last_n=last_n,
         last_time=parse_time(last_record.time) if last_record is not None else 0,
         last=last,
         groups=groups,
+        sealed=sealed,
         faults=faults,
     )
 
 
-def _sync(path: str) -> None:
-    # The lines may have come to the page cache alone before their writer died.
+def _lies_before(position: Position, trusted: Position) -> bool:
+    if position.hash == trusted.hash:
+        return False
+    one, other = parse_segment_name(position.segment), parse_segment_name(trusted.segment)
+    if one is None or other is None:
+        return False
+    return (one, position.offset) < (other, trusted.offset)
+
+
+def _sync(directory: str, segment: str) -> None:
+    # Lines and name may have come to the page cache alone before their writer died.
+    path = os.path.join(directory, segment)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        sync_directory(directory)
     except OSError as error:
         raise storage_error(error, "syncing", path) from error

@@ -4,7 +4,7 @@ A scan goes forward and decides at each bad place whether bytes that had been sy
 (reported as a fault, then on with the next intact line) or whether this is the torn tail of an
 unclean end (the scan stops there: nobody was ever told that those lines are safe). Bytes count as
 synced up to ``limit`` where the next segment continues, up to ``trusted`` where the caller knows
-more, and up to what any later intact line vouches for by its ``synced`` member.
+more, and up to what any later intact line of this journal vouches for by its ``synced`` member.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from msgspec import Struct
 
-from casfs.manifests.record import MAX_LINE_BYTES, Line, Position, parse_line
+from casfs.manifests.record import (
+    LINE_START,
+    MAX_LINE_BYTES,
+    Line,
+    Position,
+    Record,
+    parse_line,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,11 +62,32 @@ class Fault(Struct, frozen=True):
     reason: str
 
 
+class Owner(Struct, frozen=True):
+    """Whose lines belong in a segment. A stale block on disk may hold intact lines of others."""
+
+    number: int
+    """The broadcast's number."""
+    track: str | None
+    lowest: int
+    """The commit number of the segment's first line, or of an earlier one."""
+
+    def owns(self, line: Line) -> bool:
+        """Say whether this can be a line of the segment, whatever place it came to."""
+        record = line.record
+        if record.n < self.lowest:
+            return False
+        if isinstance(record, Record):
+            return (record.number, record.track) == (self.number, self.track)
+        return line.synced <= line.offset
+
+
 class SegmentScan:
     """Reads the lines of one segment from ``start`` on, in order; iterate to drive it.
 
     ``previous`` is the sum of the line before ``start`` (None at a journal's first line).
-    ``limit`` is where the next segment continues, or None if this is the last one.
+    ``limit`` is where the next segment continues, or None if this is the last one. ``trusted`` is
+    a place which is known to have been synced, ``owner`` whose lines these are (where unknown, the
+    first line says it).
     After the iteration `position` is behind the last line, and `torn` counts the bytes of the
     tail that were left unread.
     """
@@ -71,16 +99,20 @@ class SegmentScan:
         *,
         start: int = 0,
         previous: str | None = None,
-        limit: int | None = None,
-        trusted: int = 0,
+        limit: Position | None = None,
+        trusted: Position | None = None,
+        owner: Owner | None = None,
     ) -> None:
         self._file = file
         self._name = name
+        self._end = limit or trusted
         self._limit = limit
-        self._trusted = limit if limit is not None else max(start, trusted)
+        self._trusted = max(start, self._end.offset) if self._end is not None else start
+        self._owner = owner
         self._offset = start
         self._previous = previous
         self._broken = False
+        self._reached = self._end is not None and self._end.hash == previous
         self.torn = 0
         """Bytes behind the last line that were never acknowledged."""
 
@@ -90,59 +122,97 @@ class SegmentScan:
         return Position(self._name, self._offset, self._previous or "")
 
     def __iter__(self) -> Iterator[Line | Fault]:
-        for offset, text in _raw_lines(self._file, self._offset, self._limit):
-            line = None if text is None else parse_line(text, offset)
-            if line is not None and (line.prev == self._previous or self._broken):
-                if offset > self._offset:
-                    yield self._fault(self._offset, offset, "not a line that was written")
+        if self._limit is None:
+            yield from self._lines(None)
+        else:
+            yield from self._lines(self._limit.offset)
+            if not self._reached:
+                # Bytes that were put in before it move the end; what lies behind it stays dead.
+                self._trusted = self._moved_end(self._limit)
+                yield from self._lines(self._trusted)
+        yield from self._finish()
+
+    def _lines(self, limit: int | None) -> Iterator[Line | Fault]:
+        for offset, text in _raw_lines(self._file, self._offset, limit):
+            line = None if text is None else _line_within(text, offset)
+            if line is not None and (line.offset, line.prev) == (self._offset, self._previous):
                 yield self._accept(line)
-            elif not self._was_synced(max(self._offset, offset)):
-                break
-            elif line is None:
+                continue
+            belongs = line is not None and self._belongs(line)
+            if not (belongs and self._broken) and not self._was_synced(offset, limit):
+                return
+            if line is None or not belongs:
                 self._broken = True
+                continue
+            if line.offset > self._offset:
+                yield self._fault(self._offset, line.offset, "not a line that was written")
             else:
                 yield self._fault(
                     offset, offset, "the chain is broken: a line is missing or out of place"
                 )
-                yield self._accept(line)
-        yield from self._finish()
+            yield self._accept(line)
 
     def _accept(self, line: Line) -> Line:
         self._offset = line.end
         self._previous = line.sum
-        self._trusted = max(self._trusted, line.synced)
         self._broken = False
+        if self._end is not None and line.sum == self._end.hash:
+            self._reached = True
+        if self._owner is None and isinstance(line.record, Record):
+            self._owner = Owner(line.record.number, line.record.track, line.record.n)
         return line
 
     def _finish(self) -> Iterator[Fault]:
         size = self._file.seek(0, 2)
-        if self._limit is not None:
-            if self._offset < min(size, self._limit):
-                yield self._fault(
-                    self._offset, min(size, self._limit), "not a line that was written"
-                )
-            if size < self._limit:
-                yield self._fault(size, self._limit, "the segment is cut short")
-            return
-        if self._offset < self._trusted:
-            yield self._fault(self._offset, self._trusted, "the segment is cut short or damaged")
-        self.torn = max(0, size - self._offset)
+        if not self._reached and self._offset < self._trusted:
+            written = min(size, self._trusted)
+            if self._offset < written:
+                yield self._fault(self._offset, written, "not a line that was written")
+            if size < self._trusted:
+                yield self._fault(size, self._trusted, "the segment is cut short")
+        if self._limit is None:
+            self.torn = max(0, size - self._offset)
 
     def _fault(self, offset: int, end: int, reason: str) -> Fault:
         return Fault(self._name, offset, end, reason)
 
-    def _was_synced(self, offset: int) -> bool:
+    def _belongs(self, line: Line) -> bool:
+        if self._owner is None:
+            return line.synced <= line.offset or line.offset < self._trusted
+        return self._owner.owns(line)
+
+    def _was_synced(self, offset: int, limit: int | None) -> bool:
         """Say whether the byte at ``offset`` was durable once, by looking for a later witness."""
         if offset < self._trusted:
             return True
-        for place, text in _raw_lines(self._file, offset, self._limit):
-            line = None if text is None else parse_line(text, place)
-            # A stale block of another file could hold intact lines; one that vouches for
-            # more than lies before it is not of this segment.
-            if line is not None and offset < line.synced <= line.offset:
-                self._trusted = line.synced
+        for place, text in _raw_lines(self._file, offset, limit):
+            line = None if text is None else _line_within(text, place)
+            if line is None or not self._belongs(line):
+                continue
+            # It vouches for the place; or it was written when everything before it was durable,
+            # and does not follow it; or something was put in before it.
+            at_once = line.offset == offset == line.synced
+            if line.synced > offset or at_once or line.prev == self._previous:
+                # Where a line was taken out, later ones speak of more than lies before them.
+                self._trusted = max(offset + 1, min(line.synced, line.end))
                 return True
         return False
+
+    def _moved_end(self, limit: Position) -> int:
+        """Return the end of the line that ``limit`` names, if it lies behind that place."""
+        for place, text in _raw_lines(self._file, self._offset, None):
+            line = None if text is None else _line_within(text, place)
+            if line is not None and line.sum == limit.hash:
+                return max(line.end, limit.offset)
+        return limit.offset
+
+
+def _line_within(text: bytes, offset: int) -> Line | None:
+    """Return the line in ``text``, also if damaged bytes have swallowed the newline before it."""
+    line = parse_line(text, offset)
+    if line is None and (at := text.rfind(LINE_START)) > 0:
+        line = parse_line(text[at:], offset + at)
+    return line
 
 
 def _raw_lines(file: BinaryIO, start: int, limit: int | None) -> Iterator[tuple[int, bytes | None]]:

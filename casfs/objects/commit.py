@@ -20,7 +20,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from msgspec import Struct
@@ -83,10 +83,16 @@ class LocalCommitter:
             yield LocalBatch(self, shards)
 
     def in_parallel(self, work: Callable[[Item], None], items: Sequence[Item]) -> None:
-        """Do ``work`` on each item, a few at a time: syncs overlap well. Raises what it raises."""
+        """Do ``work`` on each item, a few at a time: syncs overlap well.
+
+        Returns when all have ended, failed ones too; then raises what the first of those raised.
+        """
         if len(items) > 1:
-            for _ in self._threads.map(work, items):
-                pass
+            # Who is told of a failure cleans up and tries again: no straggler may still be at work.
+            futures = [self._threads.submit(work, item) for item in items]
+            wait(futures)
+            for future in futures:
+                future.result()
         elif items:
             work(items[0])
 
@@ -95,13 +101,17 @@ class LocalCommitter:
             name = f"{os.getpid()}-{secrets.token_hex(4)}"
             path = os.path.join(self.root, _TEMPORARY, name)
             os.mkdir(path, mode=0o700)
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # A sweeper may have taken it for a dead one before we had the lock.
-            if os.path.isdir(path):
+            # A sweeper may take it for a dead one before we have the lock.
+            with contextlib.suppress(FileNotFoundError):
+                descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                    os.stat(path)
+                except OSError:
+                    os.close(descriptor)
+                    raise
                 self._temporary, self._temporary_lock = path, descriptor
                 return
-            os.close(descriptor)
 
     def temporary_path(self) -> str:
         """Return a path on the store's filesystem that nobody else uses."""
@@ -154,6 +164,8 @@ class LocalBatch:
             descriptor = os.open(self._final(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             return None
+        except OSError:
+            return False
         try:
             if os.fstat(descriptor).st_size != size or hash_descriptor(descriptor)[0] != digest:
                 return False
@@ -191,17 +203,15 @@ def _write_temporary(item: _Pending) -> None:
 def sweep_temporaries(root: str) -> int:
     """Remove the temporaries of processes that are dead; return how many there were.
 
-    The kernel tells the living by the lock that each holds on its directory. Raises OSError.
+    The kernel tells the living by the lock that each holds on its directory. What cannot be removed
+    (another user's, say) stays. Raises OSError if there is no place for temporaries.
     """
     base = os.path.join(root, _TEMPORARY)
     swept = 0
     for name in os.listdir(base):
         path = os.path.join(base, name)
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), open_directory(path) as fd:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
+        with contextlib.suppress(OSError), open_directory(path) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path)
             swept += 1
     return swept

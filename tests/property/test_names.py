@@ -18,6 +18,7 @@ CLOSE_NAMES = st.text("aA%/.@~24EFef", max_size=6)
 @example("@broadcast", False)
 @example("a\0b", False)
 @example("x" * 4096, False)
+@example("lost+found", False)
 def test_a_component_is_plain_ascii_of_at_most_255_bytes(name: str, fold_case: bool) -> None:
     component = encode_name(name, fold_case=fold_case)
     assert component.isascii()
@@ -25,6 +26,7 @@ def test_a_component_is_plain_ascii_of_at_most_255_bytes(name: str, fold_case: b
     assert 0 < len(component) <= 255
     assert not set(component) & set('/:\\ *?"<>|')
     assert component[0] not in ".@"
+    assert component != "lost+found"
 
 
 @given(CLOSE_NAMES, CLOSE_NAMES, st.booleans())
@@ -42,6 +44,7 @@ def test_no_two_long_names_meet(first: str, second: str) -> None:
 
 
 @given(NAMES, st.booleans())
+@example("lost+found", False)
 def test_a_component_that_was_not_cut_decodes(name: str, fold_case: bool) -> None:
     component = encode_name(name, fold_case=fold_case)
     if component == "~" or "~" not in component:
