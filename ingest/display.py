@@ -2,52 +2,70 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING
 
 import trio
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
+
+from ingest.quic import printable
 
 if TYPE_CHECKING:
-    from ingest.state import RecorderState
+    from collections.abc import Callable
+
+    from ingest.state import RecorderState, TrackState
 
 _TERMINAL_SECONDS = 0.5
 _LINE_SECONDS = 10.0
+_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 async def show_recorder(state: RecorderState) -> None:
-    """Show ``state`` until cancelled."""
-    console = Console(stderr=True, highlight=False, markup=False)
-    if console.is_terminal:
-        await _show_table(state, console)
-    else:
-        await _show_lines(state)
+    """Show ``state`` until cancelled. When nobody can see it any more, that ends no recorder."""
+    with contextlib.suppress(OSError, ValueError):
+        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        if console.is_terminal:
+            await _show_table(state, console)
+        else:
+            await _show_lines(state)
 
 
 def summary_line(state: RecorderState) -> str:
     """Return one line that says it all."""
-    parts = [
-        f"{state.status}: {state.groups} groups, {_megabytes(state.bytes)}",
-        f"{state.gaps} gaps",
-        f"dedup {state.dedup_ratio:.2f}x",
-        f"epoch {state.epoch}",
-    ]
+    parts = [f"{state.groups} groups, {_size(state.bytes)} on disk"]
+    if state.groups:
+        parts.append(f"{_size(state.new_bytes)} new, dedup {state.dedup_ratio:.2f}x")
+    parts.append(f"{state.gaps} {'gap' if state.gaps == 1 else 'gaps'}")
+    if state.epoch > 1:
+        parts.append(f"epoch {state.epoch}")
+    if state.connections > 1:
+        parts.append(f"reconnected {state.connections - 1}x")
     if state.pending_groups:
         parts.append(f"{state.pending_groups} groups not on disk yet")
-    if state.trouble:
-        parts.append(state.trouble)
-    if state.index_trouble:
-        parts.append(f"index behind ({state.index_trouble})")
     return ", ".join(parts)
 
 
+def troubles(state: RecorderState) -> list[str]:
+    """Return what does not go as it should, each on a line."""
+    found = []
+    if state.relay_trouble:
+        found.append(f"relay: {state.relay_trouble}")
+    if state.trouble:
+        found.append(f"disk: {state.trouble}")
+    if state.index_trouble:
+        found.append(f"index behind, commits go on: {state.index_trouble}")
+    return found
+
+
 async def _show_table(state: RecorderState, console: Console) -> None:
-    rates = _Rates()
+    rates = Rates(trio.current_time)
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
-            live.update(_table(state, rates), refresh=True)
+            live.update(render(state, rates), refresh=True)
             await trio.sleep(_TERMINAL_SECONDS)
 
 
@@ -55,44 +73,60 @@ async def _show_lines(state: RecorderState) -> None:
     shown = ""
     next_line = trio.current_time() + _LINE_SECONDS
     while True:
+        # What is wrong with the relay or the disk has been logged when it began.
         changed = f"{state.status} {state.trouble}"
         if changed != shown or trio.current_time() >= next_line:
-            print(f"casfs: {state.broadcast}: {summary_line(state)}", file=sys.stderr, flush=True)
+            name = printable(state.broadcast)
+            line = f"casfs: {name}: {state.status}: {summary_line(state)}"
+            print(line, file=sys.stderr, flush=True)
             shown = changed
             next_line = trio.current_time() + _LINE_SECONDS
         await trio.sleep(_TERMINAL_SECONDS)
 
 
-def _table(state: RecorderState, rates: _Rates) -> Table:
-    title = f"{state.broadcast}  {state.relay} {state.protocol}"
-    table = Table(title=title, caption=summary_line(state), box=None, title_justify="left")
-    table.caption_justify = "left"
+def render(state: RecorderState, rates: Rates) -> Group:
+    """Return the live picture of a recorder."""
+    title = Text(f"{printable(state.broadcast)}: {state.status}", style="bold")
+    title.append(f"  {state.relay} {state.protocol}".rstrip(), style="dim")
+    table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("track")
-    for name in ("state", "groups", "size", "Mbit/s", "gaps", "incomplete", "redelivered"):
+    for name in ("", "groups", "size", "Mbit/s", "gaps", "incomplete", "redelivered"):
         table.add_column(name, justify="right")
     for name, track in state.tracks.items():
         table.add_row(
-            name,
-            track.status,
+            Text(printable(name)),
+            _activity(track),
             str(track.groups),
-            _megabytes(track.bytes),
+            _size(track.bytes),
             f"{rates.of(name, track.bytes):.2f}",
-            str(track.gaps),
-            str(track.incomplete),
+            _notable(track.gaps),
+            _notable(track.incomplete),
             str(track.redelivered),
         )
-    return table
+    lines: list[RenderableType] = [title, table, Text(summary_line(state))]
+    lines += [Text(trouble, style="red") for trouble in troubles(state)]
+    return Group(*lines, Text("Ctrl-C ends it; everything that came is kept", style="dim"))
 
 
-class _Rates:
-    """Bit rates over the last ten seconds or so."""
+def _activity(track: TrackState) -> str:
+    came = track.groups or track.redelivered
+    return "recording" if track.status == "subscribed" and came else track.status
 
-    def __init__(self) -> None:
+
+def _notable(count: int) -> Text:
+    return Text(str(count), style="yellow" if count else "")
+
+
+class Rates:
+    """Bit rates over the last ten seconds or so; ``clock`` gives seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._before: dict[str, list[tuple[float, int]]] = {}
 
     def of(self, name: str, count: int) -> float:
         """Return Mbit/s of a counter of bytes."""
-        now = trio.current_time()
+        now = self._clock()
         points = self._before.setdefault(name, [])
         points.append((now, count))
         while now - points[0][0] > _LINE_SECONDS:
@@ -101,5 +135,9 @@ class _Rates:
         return 8e-6 * (count - points[0][1]) / elapsed if elapsed else 0.0
 
 
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"
+def _size(count: float) -> str:
+    for unit in _UNITS:
+        if count < 1000 or unit == _UNITS[-1]:
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -3,31 +3,41 @@
 Relays deliver groups again after a reconnect, publishers restart and begin their sequences again,
 and the two must not be taken for each other. The rules, in this order:
 
-- a sequence that is known with the same bytes is a redelivery: nothing is recorded;
+- a sequence that is recorded with the same bytes is a redelivery: nothing is recorded;
 - if one of two copies was cut short and its bytes are the beginning of the other's, they are the
   same group: the longer one counts;
-- a sequence that is known with other bytes belongs to a new epoch;
-- an unknown sequence below everything that earlier subscriptions of the track have seen does, too:
-  relays keep the newest groups, so an older one can only come from a publisher that began again;
+- a sequence that is recorded with other bytes belongs to a new epoch;
+- an unknown sequence below everything that earlier generations of subscriptions have seen does,
+  too, if what they have seen spans more time than any relay holds back: an older group of the same
+  publisher would have had to come with it;
 - everything else continues the epoch.
 
-The epoch is one number for the broadcast: a new one opened by one track holds for all.
+What is recorded is remembered for a while and looked up in the archive beyond that, so that one
+identity (track, epoch, sequence) never gets two contents, however long ago the first one came.
+
+The epoch is one number for the broadcast: a new one opened by one track holds for all. Groups that
+come later over subscriptions of an earlier generation are the old publisher's last ones, and still
+belong to the epoch before.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
 from casfs.digest import Digest, digest_of_parts
+from casfs.timestamps import NANOSECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-_REMEMBERED = 4096
-"""Sequences remembered for each track; relays redeliver some seconds, not hours."""
+REMEMBERED = 1 << 14
+"""Sequences remembered for each track; relays redeliver some seconds or minutes, not hours."""
+
+HELD_BACK = 90 * NANOSECONDS
+"""More than the age up to which we let relays deliver old groups."""
 
 
 class Verdict(enum.Enum):
@@ -42,87 +52,143 @@ class Verdict(enum.Enum):
 
 
 class Seen(Struct, frozen=True):
-    """A group that is recorded."""
+    """A group as it came or is recorded."""
 
     digest: Digest
     size: int
     """Bytes."""
     complete: bool
+    received: int
+    """When its first byte came, nanoseconds UTC."""
+
+
+class Decision(Struct, frozen=True):
+    """What was decided about a group."""
+
+    verdict: Verdict
+    epoch: int
+    before: Seen | None
+    """What is recorded of the same group; None if nothing is."""
+
+
+class History(Protocol):
+    """What the archive holds."""
+
+    def find(self, track: str, epoch: int, sequence: int) -> Seen | None:
+        """Return the group of this identity, or None."""
+
+    def prefix(self, digest: Digest, size: int) -> Digest | None:
+        """Return the digest of an object's first ``size`` bytes; None if it cannot be read."""
 
 
 class _Track:
-    __slots__ = ("floor", "lowest", "seen", "subscription")
+    """What is remembered of a track in one epoch."""
+
+    __slots__ = ("first", "floor", "generation", "highest", "horizon", "last", "lowest", "seen")
 
     def __init__(self) -> None:
         self.seen: dict[int, Seen] = {}
-        self.subscription: object = None
+        self.generation: int | None = None
         self.lowest: int | None = None
+        self.highest: int | None = None
+        self.first = self.last = 0
+        """When the earliest and the latest group came, nanoseconds UTC."""
         self.floor: int | None = None
+        """Nothing below it can come from the same publisher any more."""
+        self.horizon = -1
+        """Up to here groups may be recorded that are not remembered."""
+
+    def enter(self, generation: int) -> None:
+        """Take that a group of this generation of subscriptions has come."""
+        if self.generation == generation:
+            return
+        self.generation = generation
+        self.floor = self.lowest if self.last - self.first > HELD_BACK else None
+
+    def remember(self, sequence: int, seen: Seen) -> None:
+        self.seen.pop(sequence, None)
+        self.seen[sequence] = seen
+        if self.lowest is None or self.highest is None:
+            self.lowest = self.highest = sequence
+            self.first = self.last = seen.received
+        self.lowest, self.highest = min(self.lowest, sequence), max(self.highest, sequence)
+        self.first, self.last = min(self.first, seen.received), max(self.last, seen.received)
+        if len(self.seen) > REMEMBERED:
+            oldest = next(iter(self.seen))
+            del self.seen[oldest]
+            self.horizon = max(self.horizon, oldest)
+
+
+class _Epoch:
+    __slots__ = ("generation", "number", "tracks")
+
+    def __init__(self, number: int, generation: int) -> None:
+        self.number = number
+        self.generation = generation
+        """Of the subscription that opened it."""
+        self.tracks: dict[str, _Track] = {}
+
+    def track(self, name: str) -> _Track:
+        return self.tracks.setdefault(name, _Track())
 
 
 class EpochTracker:
-    """Decides group by group; `epoch` is the current one, 1 at the beginning.
+    """Decides group by group; ``history`` is asked about what is remembered no more."""
 
-    ``stored_prefix(digest, size)`` gives the digest of an object's first ``size`` bytes, or None
-    if it cannot be read.
-    """
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._current = _Epoch(1, 0)
+        self._previous: _Epoch | None = None
 
-    def __init__(self, stored_prefix: Callable[[Digest, int], Digest | None]) -> None:
-        self.epoch = 1
-        self._stored_prefix = stored_prefix
-        self._tracks: dict[str, _Track] = {}
+    @property
+    def epoch(self) -> int:
+        """The current epoch, 1 at the beginning."""
+        return self._current.number
 
     def restore(self, track: str, epoch: int, sequence: int, seen: Seen) -> None:
-        """Remember a group that was recorded before; call in the order of commits."""
-        if epoch > self.epoch:
-            self._begin(epoch)
+        """Remember a group that was recorded before; call in the order of a track's commits."""
+        self.restore_highest(track, epoch, sequence)
         if epoch == self.epoch:
-            self._remember(self._track(track, "restored"), sequence, seen)
+            self._current.track(track).remember(sequence, seen)
+
+    def restore_highest(self, track: str, epoch: int, sequence: int) -> None:
+        """Take that groups of a track up to this one were recorded before."""
+        if epoch > self.epoch:
+            self._current = _Epoch(epoch, 0)
+        if epoch == self.epoch:
+            state = self._current.track(track)
+            state.horizon = max(state.horizon, sequence)
 
     def observe(
-        self,
-        track: str,
-        sequence: int,
-        frames: Sequence[bytes],
-        seen: Seen,
-        *,
-        subscription: object,
-    ) -> Verdict:
-        """Decide on a group that has come over ``subscription``; `epoch` holds for it after."""
-        state = self._track(track, subscription)
+        self, track: str, sequence: int, frames: Sequence[bytes], seen: Seen, *, generation: int
+    ) -> Decision:
+        """Decide on a group that came over a subscription of this ``generation`` (from 1 on)."""
+        epoch = self._epoch_of(generation)
+        state = epoch.track(track)
+        state.enter(generation)
         before = state.seen.get(sequence)
+        if before is None and sequence <= state.horizon:
+            before = self._history.find(track, epoch.number, sequence)
         if before is None:
             if state.floor is not None and sequence < state.floor:
-                self._begin(self.epoch + 1)
-                state = self._track(track, subscription)
-            self._remember(state, sequence, seen)
-            return Verdict.NEW
-        if before.digest == seen.digest:
-            if seen.complete and not before.complete:
-                self._remember(state, sequence, seen)
-                return Verdict.BETTER
-            return Verdict.KNOWN
-        if self._is_beginning(before, seen, frames):
-            self._remember(state, sequence, seen)
-            return Verdict.BETTER
-        if not seen.complete and seen.size < before.size:
-            prefix = self._stored_prefix(before.digest, seen.size)
-            if prefix is None or prefix == seen.digest:
-                return Verdict.KNOWN
-        self._begin(self.epoch + 1)
-        self._remember(self._track(track, subscription), sequence, seen)
-        return Verdict.NEW
-
-    def forget(self, track: str, sequence: int) -> None:
-        """Take back what was observed of a group that could not be recorded after all."""
-        state = self._tracks.get(track)
-        if state is not None:
-            state.seen.pop(sequence, None)
+                return self._begin(track, sequence, seen, generation)
+            state.remember(sequence, seen)
+            return Decision(Verdict.NEW, epoch.number, None)
+        verdict = self._compare(before, seen, frames)
+        if verdict is Verdict.NEW:
+            return self._begin(track, sequence, seen, generation)
+        state.remember(sequence, seen if verdict is Verdict.BETTER else before)
+        return Decision(verdict, epoch.number, before)
 
     def missing(self, track: str, first: int, last: int) -> list[tuple[int, int]]:
-        """Return the ranges (inclusive) between two sequences that are not recorded."""
-        seen = self._tracks[track].seen if track in self._tracks else {}
-        known = sorted(number for number in seen if first <= number <= last)
+        """Return the ranges (inclusive) between two sequences that are not recorded.
+
+        Nothing is said of sequences that lie before all that is remembered.
+        """
+        state = self._current.track(track)
+        if state.horizon >= 0:
+            first = max(first, min(state.seen, default=state.horizon + 1))
+        known = sorted(number for number in state.seen if first <= number <= last)
         ranges: list[tuple[int, int]] = []
         at = first
         for number in [*known, last + 1]:
@@ -133,38 +199,41 @@ class EpochTracker:
 
     def highest(self, track: str) -> int | None:
         """Return the highest sequence that is recorded of a track in this epoch."""
-        state = self._tracks.get(track)
-        return max(state.seen, default=None) if state is not None else None
+        state = self._current.track(track)
+        highest = state.horizon if state.highest is None else max(state.horizon, state.highest)
+        return highest if highest >= 0 else None
 
-    def _begin(self, epoch: int) -> None:
-        self.epoch = epoch
-        self._tracks.clear()
+    def _epoch_of(self, generation: int) -> _Epoch:
+        late = self._previous is not None and generation < self._current.generation
+        return self._previous if late and self._previous is not None else self._current
 
-    def _track(self, name: str, subscription: object) -> _Track:
-        state = self._tracks.setdefault(name, _Track())
-        if state.subscription != subscription:
-            state.subscription = subscription
-            state.floor = state.lowest
-        return state
+    def _begin(self, track: str, sequence: int, seen: Seen, generation: int) -> Decision:
+        self._previous = self._current
+        self._current = _Epoch(self.epoch + 1, generation)
+        state = self._current.track(track)
+        state.enter(generation)
+        state.remember(sequence, seen)
+        return Decision(Verdict.NEW, self.epoch, None)
 
-    @staticmethod
-    def _remember(state: _Track, sequence: int, seen: Seen) -> None:
-        state.seen.pop(sequence, None)
-        state.seen[sequence] = seen
-        state.lowest = sequence if state.lowest is None else min(state.lowest, sequence)
-        if len(state.seen) > _REMEMBERED:
-            del state.seen[next(iter(state.seen))]
+    def _compare(self, before: Seen, now: Seen, frames: Sequence[bytes]) -> Verdict:
+        """Compare two groups of one sequence; NEW says that they are not the same one."""
+        if before.digest == now.digest:
+            return Verdict.BETTER if now.complete and not before.complete else Verdict.KNOWN
+        if not before.complete and before.size <= now.size:
+            beginning = digest_of_parts(_first_bytes(frames, before.size))
+            return Verdict.BETTER if beginning == before.digest else Verdict.NEW
+        if not now.complete and now.size < before.size:
+            stored = self._history.prefix(before.digest, now.size)
+            if stored is None or stored == now.digest:
+                return Verdict.KNOWN
+        return Verdict.NEW
 
-    @staticmethod
-    def _is_beginning(before: Seen, now: Seen, frames: Sequence[bytes]) -> bool:
-        """Say whether the recorded bytes of a cut group begin those that have come now."""
-        if before.complete or before.size > now.size:
-            return False
-        left = before.size
-        parts: list[bytes] = []
-        for frame in frames:
-            parts.append(frame[:left])
-            left -= len(parts[-1])
-            if not left:
-                break
-        return digest_of_parts(parts) == before.digest
+
+def _first_bytes(frames: Sequence[bytes], size: int) -> list[bytes]:
+    parts: list[bytes] = []
+    for frame in frames:
+        if not size:
+            break
+        parts.append(frame[:size])
+        size -= len(parts[-1])
+    return parts

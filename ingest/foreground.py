@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from casfs.errors import NotFoundError
+from casfs.errors import ConnectError, NotFoundError
+from casfs.names import name_bytes
 from ingest.display import show_recorder
+from ingest.moq.negotiation import offer
 from ingest.recorder import Recorder, RecordOptions
 from ingest.relay_url import parse_relay_url
 from ingest.state import RecorderState
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from casfs.archive import Archive
 
 _DURATION = "the duration is over"
@@ -27,10 +31,13 @@ def record_in_foreground(
 
     Whatever was received is durable and indexed then. Raises the relay's error if no session came
     about in all that time, NotFoundError if the broadcast never appeared, ArchiveError,
-    StorageError, ConfigError.
+    StorageError, and UsageError before anything is touched.
     """
     origin = parse_relay_url(options.url).origin
     options.tls.check()
+    offer(options.session.protocols)
+    for name in (options.broadcast, *options.tracks):
+        name_bytes(name)
     state = RecorderState(broadcast=options.broadcast, relay=origin)
     with contextlib.closing(archive.mirror()) as mirror:
         with archive.writer(options.broadcast, relay=origin) as writer:
@@ -51,12 +58,11 @@ async def _run(recorder: Recorder, state: RecorderState, duration: float | None)
     reason = "stopped"
     failure: BaseException | None = None
 
-    async def watch_signals() -> None:
+    async def watch_signals(signals: AsyncIterator[int]) -> None:
         nonlocal reason
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for number in signals:
-                reason = signal.Signals(number).name
-                recorder.stop()
+        async for number in signals:
+            reason = signal.Signals(number).name
+            recorder.stop()
 
     async def watch_time(seconds: float) -> None:
         nonlocal reason
@@ -64,16 +70,17 @@ async def _run(recorder: Recorder, state: RecorderState, duration: float | None)
         reason = _DURATION
         recorder.stop()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch_signals)
-        nursery.start_soon(show_recorder, state)
-        if duration is not None:
-            nursery.start_soon(watch_time, duration)
-        try:
-            await recorder.run()
-        except Exception as error:  # noqa: BLE001  raised again below, outside the nursery
-            failure = error
-        nursery.cancel_scope.cancel()
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch_signals, signals)
+            nursery.start_soon(show_recorder, state)
+            if duration is not None:
+                nursery.start_soon(watch_time, duration)
+            try:
+                await recorder.run()
+            except Exception as error:  # noqa: BLE001  raised again below, outside the nursery
+                failure = error
+            nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
     state.status = "stopped"
@@ -81,11 +88,14 @@ async def _run(recorder: Recorder, state: RecorderState, duration: float | None)
 
 
 def _complain_of_nothing(recorder: Recorder, options: RecordOptions, state: RecorderState) -> None:
-    if recorder.last_error is not None and not state.connections:
-        raise recorder.last_error
+    if not state.connections:
+        raise recorder.last_error or ConnectError(
+            f"no answer from {state.relay} in all that time",
+            advice="check host and port, and that UDP gets through",
+        )
     if not any(track.redelivered for track in state.tracks.values()):
         seen = "sent nothing of" if state.announced else "never announced"
         raise NotFoundError(
             f"{state.relay} {seen} broadcast {options.broadcast!r}",
-            advice="check the name and the path of the URL; nothing was recorded",
+            advice="check the name and the path of the URL; no group was recorded",
         )

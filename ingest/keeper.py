@@ -1,11 +1,14 @@
 """Turns received groups into commits: epoch, init, order. Blocking; runs in a worker thread.
 
 The recorder hands over what has come, in batches; when `keep` returns, all of it is durable. If the
-disk fails, nothing of the batch counts and the same batch can be handed over again.
+disk fails, nothing of the batch counts, and the same deliveries are handed over again. What was
+decided about them then stands: deciding anew could take a publisher's last groups for those of the
+one that came after it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -15,17 +18,22 @@ from casfs.archive import BroadcastWriter, Group
 from casfs.digest import Digest, digest_of, digest_of_parts
 from casfs.errors import ObjectNotFoundError, StorageError
 from casfs.timestamps import parse_time
-from ingest.epochs import EpochTracker, Seen, Verdict
+from ingest.epochs import Decision, EpochTracker, Seen, Verdict
 from ingest.moq.events import GroupReceived
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from casfs.manifests.record import GroupRecord
+    from casfs.index.reader import Reader
     from ingest.state import RecorderState
 
 INIT_TRACKS = ("init.mp4", "catalog.json")
 """Tracks whose newest group a player needs before any media, the better one first."""
+
+STILL_OPEN = "still open"
+"""Why a group is not complete that still arrives."""
+
+_CUT_REMEMBERED = 4096
 
 
 class Delivery(Struct, frozen=True):
@@ -34,8 +42,8 @@ class Delivery(Struct, frozen=True):
     track: str
     group: GroupReceived
     timescale: int | None
-    subscription: str
-    """Names the subscription uniquely in this process."""
+    generation: int
+    """Rises each time that all tracks are subscribed to anew, in the life of the process."""
     relay: str
     protocol: str
 
@@ -57,17 +65,43 @@ class Interruption(Struct, frozen=True):
     reason: str
 
 
+class _Init(Struct, frozen=True, order=True):
+    """A group that a player needs before media; the newest one of a track counts."""
+
+    epoch: int
+    sequence: int
+    size: int
+    digest: Digest
+
+
+class _Decided(Struct, frozen=True):
+    """A delivery about which all is decided, to be committed or not."""
+
+    delivery: Delivery
+    digest: Digest
+    decision: Decision
+    init: Digest | None
+    """What was the newest init when it came."""
+
+
 class Keeper:
-    """Commits deliveries through ``writer`` and counts them in ``state``."""
+    """Commits deliveries through ``writer`` and counts them in ``state``.
+
+    Raises StorageError if the archive cannot be read.
+    """
 
     def __init__(self, writer: BroadcastWriter, state: RecorderState) -> None:
         self._writer = writer
         self._state = state
-        self._epochs = EpochTracker(self._stored_prefix)
-        self._inits: dict[str, Digest] = {}
+        self._history = _ArchiveHistory(writer)
+        self._epochs = EpochTracker(self._history)
+        self._decided: dict[int, _Decided] = {}
+        """What is decided and not committed yet, by the identity of the delivery."""
+        self._inits: dict[str, _Init] = {}
         self._last_end: dict[str, int] = {}
-        for record in writer.recent_groups():
-            self._restore(record)
+        self._cut: dict[tuple[str, int, int], int] = {}
+        """The size of each incomplete group that is counted."""
+        self._restore()
         state.epoch = self._noted_epoch = self._epochs.epoch
 
     @property
@@ -78,33 +112,21 @@ class Keeper:
     def keep(self, deliveries: Sequence[Delivery]) -> int:
         """Commit what is new; on return it is durable. Returns how many groups that were.
 
-        Raises StorageError: then nothing counts, and the same deliveries may be tried again.
+        Raises StorageError: then nothing counts, and the same deliveries must be tried again.
         """
-        # Init and catalog first: the media beside them name what they need.
-        ordered = sorted(deliveries, key=lambda delivery: delivery.track not in INIT_TRACKS)
-        groups: list[Group] = []
-        kept: list[Delivery] = []
-        known: list[Delivery] = []
-        for delivery in ordered:
-            group = self._decide(delivery)
-            if group is None:
-                known.append(delivery)
-            else:
-                groups.append(group)
-                kept.append(delivery)
-        try:
-            if self._epochs.epoch != self._noted_epoch:
-                self._writer.note_epoch(self._epochs.epoch, "sequences began again")
-                self._noted_epoch = self._epochs.epoch
-            committed = self._writer.commit(groups) if groups else []
-        except StorageError:
-            for delivery in kept:
-                self._epochs.forget(delivery.track, delivery.group.sequence)
-            raise
-        for delivery, done in zip(kept, committed, strict=True):
-            self._count(delivery, new_bytes=done.record.size if done.new else 0)
-        for delivery in known:
-            self._state.track(delivery.track).redelivered += 1
+        with contextlib.closing(self._history):
+            decided = [self._decide(delivery) for delivery in deliveries]
+        kept = [item for item in decided if item.decision.verdict is not Verdict.KNOWN]
+        if self._epochs.epoch != self._noted_epoch:
+            self._writer.note_epoch(self._epochs.epoch, "sequences began again")
+            self._noted_epoch = self._epochs.epoch
+        committed = self._writer.commit([self._group(item) for item in kept]) if kept else []
+        self._decided.clear()
+        for item, done in zip(kept, committed, strict=True):
+            self._count(item, new_bytes=done.record.size if done.new else 0)
+        for item in decided:
+            if item.decision.verdict is Verdict.KNOWN:
+                self._state.track(item.delivery.track).redelivered += 1
         self._state.epoch = self._epochs.epoch
         return len(kept)
 
@@ -122,82 +144,98 @@ class Keeper:
         StorageError.
         """
         end = resumed if resumed is not None else now
-        track, start = interruption.track, interruption.start
-        if (
-            resumed is None
-            or interruption.epoch != self._epochs.epoch
-            or interruption.after is None
-        ):
-            self._note_gap(interruption, end)
-            return 1
-        highest = self._epochs.highest(track)
-        if highest is None:
-            self._note_gap(interruption, end)
-            return 1
-        missing = self._epochs.missing(track, interruption.after + 1, highest)
-        for first, last in missing:
+        missed = self._missed(interruption, open_end=resumed is None)
+        for first, last in missed:
             self._writer.note_gap(
-                track,
+                interruption.track,
                 epoch=interruption.epoch,
-                start=start,
-                end=max(start, end),
+                start=interruption.start,
+                end=max(interruption.start, end),
                 reason=interruption.reason,
                 first=first,
                 last=last,
             )
-        self._state.track(track).gaps += len(missing)
-        return len(missing)
+        self._state.track(interruption.track).gaps += len(missed)
+        return len(missed)
 
     def dropped(self, track: str, first: int, last: int, code: int, now: int) -> None:
         """Record groups that the relay said it will not deliver; raises StorageError."""
-        for start, end in self._epochs.missing(track, first, last):
+        missed = self._epochs.missing(track, first, last)
+        for start, end in missed:
             self._writer.note_gap(
                 track,
                 epoch=self._epochs.epoch,
-                start=self._last_end.get(track, now),
+                start=min(now, self._last_end.get(track, now)),
                 end=now,
                 reason=f"dropped by the relay, code {code}",
                 first=start,
                 last=end,
             )
-            self._state.track(track).gaps += 1
+        self._state.track(track).gaps += len(missed)
 
-    def _note_gap(self, interruption: Interruption, end: int) -> None:
-        self._writer.note_gap(
-            interruption.track,
-            epoch=interruption.epoch,
-            start=interruption.start,
-            end=max(interruption.start, end),
-            reason=interruption.reason,
-            first=None if interruption.after is None else interruption.after + 1,
-        )
-        self._state.track(interruption.track).gaps += 1
+    def _missed(
+        self, interruption: Interruption, *, open_end: bool
+    ) -> list[tuple[int | None, int | None]]:
+        """Return the ranges of sequences that were missed; None: it is not known."""
+        after = interruption.after
+        if after is None:
+            return [(None, None)]
+        highest = self._epochs.highest(interruption.track)
+        if interruption.epoch != self._epochs.epoch or highest is None:
+            return [(after + 1, None)]
+        missed: list[tuple[int | None, int | None]] = []
+        missed += self._epochs.missing(interruption.track, after + 1, highest)
+        if open_end:
+            missed.append((max(after, highest) + 1, None))
+        return missed
 
-    def _restore(self, record: GroupRecord) -> None:
-        sequence = int(record.sequence)
-        seen = Seen(record.hash, record.size, record.complete)
-        self._epochs.restore(record.track or "", record.epoch, sequence, seen)
-        self._after(record.track or "", record.hash, parse_time(record.received_end))
+    # The beginning
 
-    def _decide(self, delivery: Delivery) -> Group | None:
-        received = delivery.group
-        seen = Seen(digest_of_parts(received.frames), delivery.size, received.complete)
-        verdict = self._epochs.observe(
+    def _restore(self) -> None:
+        for record in self._writer.recent_groups():
+            track, sequence = record.track or "", int(record.sequence)
+            received = parse_time(record.received_start)
+            seen = Seen(record.hash, record.size, record.complete, received)
+            self._epochs.restore(track, record.epoch, sequence, seen)
+            if record.complete or record.reason == STILL_OPEN:
+                self._note_init(track, _Init(record.epoch, sequence, record.size, record.hash))
+            self._note_end(track, parse_time(record.received_end))
+        with contextlib.closing(self._history):
+            for track, epoch, sequence in self._history.newest():
+                self._epochs.restore_highest(track, epoch, sequence)
+
+    # Deciding
+
+    def _decide(self, delivery: Delivery) -> _Decided:
+        before = self._decided.get(id(delivery))
+        if before is not None:
+            return before
+        group = delivery.group
+        digest = digest_of_parts(group.frames)
+        decision = self._epochs.observe(
             delivery.track,
-            received.sequence,
-            received.frames,
-            seen,
-            subscription=delivery.subscription,
+            group.sequence,
+            group.frames,
+            Seen(digest, delivery.size, group.complete, group.received_start),
+            generation=delivery.generation,
         )
-        self._after(delivery.track, seen.digest, received.received_end)
-        if verdict is Verdict.KNOWN:
-            return None
+        if group.complete or group.reason == STILL_OPEN:
+            init = _Init(decision.epoch, group.sequence, delivery.size, digest)
+            self._note_init(delivery.track, init)
+        self._note_end(delivery.track, group.received_end)
+        decided = _Decided(delivery, digest, decision, self._init_of(delivery.track))
+        self._decided[id(delivery)] = decided
+        return decided
+
+    def _group(self, decided: _Decided) -> Group:
+        delivery, received = decided.delivery, decided.delivery.group
+        current = decided.decision.epoch == self._epochs.epoch
         return Group(
             track=delivery.track,
-            epoch=self._epochs.epoch,
+            epoch=decided.decision.epoch,
             sequence=received.sequence,
             frames=received.frames,
-            digest=seen.digest,
+            digest=decided.digest,
             lacking=received.lacking,
             timestamps=received.timestamps,
             timescale=delivery.timescale,
@@ -205,33 +243,75 @@ class Keeper:
             received_end=received.received_end,
             complete=received.complete,
             reason=received.reason,
-            init=self._init_of(delivery.track),
+            # The init may have come right behind the first media that need it.
+            init=self._init_of(delivery.track) if current else decided.init,
             relay=delivery.relay,
             protocol=delivery.protocol,
         )
 
-    def _after(self, track: str, digest: Digest, received_end: int) -> None:
+    def _note_init(self, track: str, init: _Init) -> None:
+        """Take a group of any track. Relays deliver the newest first: the last is not the newest.
+
+        One that was cut short is no init; one that still arrives (a catalog) is.
+        """
         if track in INIT_TRACKS:
-            self._inits[track] = digest
+            self._inits[track] = max(init, self._inits.get(track, init))
+
+    def _note_end(self, track: str, received_end: int) -> None:
         self._last_end[track] = max(received_end, self._last_end.get(track, 0))
 
     def _init_of(self, track: str) -> Digest | None:
         if track in INIT_TRACKS:
             return None
-        return next((self._inits[name] for name in INIT_TRACKS if name in self._inits), None)
+        return next((self._inits[name].digest for name in INIT_TRACKS if name in self._inits), None)
 
-    def _count(self, delivery: Delivery, *, new_bytes: int) -> None:
+    def _count(self, decided: _Decided, *, new_bytes: int) -> None:
+        delivery = decided.delivery
+        group, size = delivery.group, delivery.size
         track = self._state.track(delivery.track)
-        track.groups += 1
-        track.bytes += delivery.size
-        track.incomplete += not delivery.group.complete
-        track.last_sequence = delivery.group.sequence
-        track.last_received = max(track.last_received, delivery.group.received_end)
+        identity = (delivery.track, decided.decision.epoch, group.sequence)
+        # A better copy counts once, with what was counted of it before.
+        counted = self._cut.pop(identity, None)
+        track.groups += counted is None
+        track.incomplete -= counted is not None
+        track.bytes += size - (counted or 0)
+        if not group.complete:
+            track.incomplete += 1
+            self._cut[identity] = size
+            if len(self._cut) > _CUT_REMEMBERED:
+                del self._cut[next(iter(self._cut))]
+        track.last_sequence = group.sequence
+        track.last_received = max(track.last_received, group.received_end)
         self._state.new_bytes += new_bytes
 
-    def _stored_prefix(self, digest: Digest, size: int) -> Digest | None:
+
+class _ArchiveHistory:
+    """What the archive holds of the writer's broadcast (`ingest.epochs.History`).
+
+    Opened when it is asked; closed, it opens again.
+    """
+
+    def __init__(self, writer: BroadcastWriter) -> None:
+        self._archive = writer.archive
+        self._broadcast = writer.broadcast
+        self._reader: Reader | None = None
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def find(self, track: str, epoch: int, sequence: int) -> Seen | None:
+        reader = self._opened()
+        row = reader.track(self._broadcast, track)
+        group = reader.find(row, epoch, sequence) if row is not None else None
+        if group is None:
+            return None
+        return Seen(group.hash, group.size, group.complete, group.received_start)
+
+    def prefix(self, digest: Digest, size: int) -> Digest | None:
         try:
-            descriptor = self._writer.archive.objects.open(digest)
+            descriptor = self._archive.objects.open(digest)
         except (ObjectNotFoundError, StorageError):
             return None
         try:
@@ -240,3 +320,20 @@ class Keeper:
             return None
         finally:
             os.close(descriptor)
+
+    def newest(self) -> list[tuple[str, int, int]]:
+        """Return track, epoch and sequence of the newest group of each track."""
+        reader = self._opened()
+        found = []
+        for broadcast in reader.broadcasts():
+            if broadcast.name == self._broadcast:
+                for track in reader.tracks(broadcast):
+                    group = reader.newest(track)
+                    if group is not None:
+                        found.append((track.name, group.epoch, group.sequence))
+        return found
+
+    def _opened(self) -> Reader:
+        if self._reader is None:
+            self._reader = self._archive.reader()
+        return self._reader

@@ -7,7 +7,6 @@ relay sends goes to a `CommitQueue`; the relay waits when the disk does.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import time
 from collections import deque
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from casfs.errors import CertificateError, ConnectionLostError, NegotiationError, RelayError
 from casfs.timestamps import NANOSECONDS
@@ -54,6 +54,8 @@ relay gives the newest group alone, with a minute everything that it still holds
 
 _INIT_PRIORITY, _AUDIO_PRIORITY, _VIDEO_PRIORITY = 100, 60, 50
 _TICK = 1.0
+_STOPPED = "the recorder stopped"
+_GIVEN_UP = "the recorder gave up waiting for the rest"
 _LINGER = 10.0
 
 
@@ -81,6 +83,8 @@ class Timers(Struct, frozen=True):
     """After a reconnect: for redelivery, before what is missing counts as a gap."""
     still_open: float = 30.0
     """A group open for this long is recorded as far as it has come."""
+    seal: float = 300.0
+    """After its end an hour stays open for so long, for redelivery."""
 
 
 class RecordOptions(Struct, frozen=True):
@@ -98,11 +102,11 @@ class RecordOptions(Struct, frozen=True):
 class _Subscription:
     """A subscription of the present session."""
 
-    def __init__(self, track: str, label: str) -> None:
+    def __init__(self, track: str, generation: int) -> None:
         self.track = track
-        self.label = label
-        """Unique in this process: sessions number theirs from the beginning each."""
+        self.generation = generation
         self.timescale: int | None = None
+        self.refused = False
         self.over = False
         """Refused or ended. Groups may still come: some were on their way."""
         self.until: float | None = None
@@ -112,12 +116,14 @@ class _Subscription:
 class _Gap:
     """A track that is not being received, or has only just come back."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, expected: bool) -> None:
         self.reason = reason
+        self.expected = expected
+        """Whether there is something to miss: the track was coming, or the broadcast is there."""
         self.resumed: int | None = None
         """When the first group after it began to come, nanoseconds UTC."""
         self.settles: float | None = None
-        """When redelivery counts as over."""
+        """When redelivery counts as over; None while nothing comes."""
 
 
 class Recorder:
@@ -145,12 +151,16 @@ class Recorder:
         self._keeper = Keeper(writer, state)
         self._queue = CommitQueue(self._keeper, writer, mirror, state)
         self._network = trio.CancelScope()
-        self._labels = itertools.count(1)
+        self._generation = 0
+        """How often all tracks were subscribed to: by a new session, or a new announcement."""
         self._subscriptions: dict[int, _Subscription] = {}
         self._retries: dict[str, float] = {}
         self._gaps: dict[str, _Gap] = {}
         self._captured: dict[str, Interruption] = {}
-        self._announced = False
+        self._on_air = False
+        """Whether the relay announces the broadcast, or has sent of it unannounced."""
+        self._delivering = False
+        """Whether the present session has brought any group."""
         self._last_group = clock()
         self._heard = 0.0
         self._snapshot = 0.0
@@ -173,7 +183,8 @@ class Recorder:
         """
         for track in self._options.tracks:
             self._state.track(track)
-            self._begin_gap(track, "the recorder was not running")
+            self._begin_gap(track, "the recorder was not running", expected=False)
+        failure: Exception | None = None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._queue.run)
@@ -181,11 +192,15 @@ class Recorder:
                     with self._network:
                         async with trio.open_nursery() as network:
                             network.start_soon(self._say_alive)
+                            network.start_soon(self._seal_hours)
                             await self._connect_for_ever()
-                    self._state.status = "stopping"
-                finally:
-                    self._settle_all()
-                    self._queue.close()
+                except Exception as error:  # noqa: BLE001  raised below, once all is kept
+                    failure = error
+                self._state.status = "stopping"
+                self._settle_all()
+                self._queue.close()
+            if failure is not None:
+                raise failure
         except BaseExceptionGroup as group:
             raise _innermost(group) from None
 
@@ -195,13 +210,12 @@ class Recorder:
         backoff = Backoff()
         while True:
             self._state.status = "connecting"
-            begun = trio.current_time()
+            self._on_air = self._delivering = False
             try:
                 await self._one_session()
             except RelayError as error:
                 self._note_failure(error)
-            self._announced = False
-            if trio.current_time() - begun > self._timers.no_data:
+            if self._delivering:
                 backoff.reset()
             self._state.status = "waiting to reconnect"
             await trio.sleep(backoff.delay())
@@ -212,6 +226,7 @@ class Recorder:
         if str(error) != str(self._last_error):
             _LOG.warning("%s; trying again until it works", error.message)
         self._last_error = error
+        self._state.relay_trouble = error.message
 
     async def _one_session(self) -> None:
         options = self._options
@@ -221,7 +236,9 @@ class Recorder:
             self._state.protocol = session.protocol
             self._state.status = "waiting for the broadcast"
             self._last_error = None
+            self._state.relay_trouble = ""
             _LOG.info("connected to %s, %s", session.origin, session.protocol)
+            self._generation += 1
             self._heard = self._snapshot = trio.current_time()
             self._retries = dict.fromkeys(
                 options.tracks, trio.current_time() + self._timers.no_announcement
@@ -245,18 +262,20 @@ class Recorder:
 
     async def _take_rest(self, session: Session, pending: deque[Event]) -> None:
         """Keep whatever the session still holds, groups that are open included."""
-        pending.extend(session.abandon("the recorder stopped"))
+        stopped = self._network.cancel_called
+        pending.extend(session.abandon(_STOPPED if stopped else _GIVEN_UP))
         with trio.CancelScope(shield=True), contextlib.suppress(RelayError):
             # The session is over: this returns what it holds and then raises, without waiting.
             while True:
                 pending.extend(await session.next_events())
         for event in pending:
-            if isinstance(event, GroupReceived):
-                self._take_group(session, event)
-        if not self._network.cancel_called:
-            for subscription in self._subscriptions.values():
-                if not subscription.over:
-                    self._begin_gap(subscription.track, "disconnected")
+            if isinstance(event, GroupReceived | TrackAccepted | GroupsDropped):
+                self._handle(session, event)
+        if not stopped:
+            coming = {item.track for item in self._subscriptions.values() if not item.over}
+            for track in self._options.tracks:
+                self._state.track(track).status = "waiting"
+                self._begin_gap(track, "disconnected", expected=track in coming)
         self._subscriptions.clear()
 
     # Events
@@ -266,11 +285,14 @@ class Recorder:
             case GroupReceived():
                 self._take_group(session, event)
             case BroadcastAnnounced(path=path) if path == self._options.broadcast:
-                self._announced = self._state.announced = True
+                self._on_air = self._state.announced = True
                 self._state.status = "recording"
+                self._generation += 1
+                for gap in self._gaps.values():
+                    gap.expected = True
                 self._subscribe_all(session)
             case BroadcastEnded(path=path) if path == self._options.broadcast:
-                self._announced = False
+                self._on_air = False
                 self._state.status = "waiting for the broadcast"
             case TrackAccepted() if event.subscription in self._subscriptions:
                 subscription = self._subscriptions[event.subscription]
@@ -301,11 +323,13 @@ class Recorder:
             return
         self._heard = trio.current_time()
         self._last_group = self._clock()
+        self._delivering = True
         self._state.status = "recording"
         if not subscription.over:
+            self._on_air = True
             self._state.track(subscription.track).status = "subscribed"
         gap = self._gaps.get(subscription.track)
-        if gap is not None and gap.resumed is None:
+        if gap is not None and gap.settles is None:
             gap.resumed = group.received_start
             gap.settles = self._heard + self._timers.settle
         self._queue.put(
@@ -313,7 +337,7 @@ class Recorder:
                 track=subscription.track,
                 group=group,
                 timescale=subscription.timescale,
-                subscription=subscription.label,
+                generation=subscription.generation,
                 relay=session.origin,
                 protocol=self._state.protocol,
             )
@@ -334,7 +358,7 @@ class Recorder:
             priority=_priority(track),
             max_latency=MAX_LATENCY,
         )
-        self._subscriptions[number] = _Subscription(track, f"{next(self._labels)}")
+        self._subscriptions[number] = _Subscription(track, self._generation)
         self._retries.pop(track, None)
 
     def _end_subscription(self, number: int, status: str) -> None:
@@ -342,6 +366,10 @@ class Recorder:
         if subscription is None or subscription.over:
             return
         subscription.over = True
+        if status == "refused":
+            subscription.refused = True
+            if subscription.track in self._gaps:
+                self._gaps[subscription.track].expected = False
         subscription.until = trio.current_time() + _LINGER
         track = subscription.track
         if all(other.over for other in self._subscriptions.values() if other.track == track):
@@ -357,8 +385,7 @@ class Recorder:
                 self._subscribe(session, track)
         for number, subscription in list(self._subscriptions.items()):
             if subscription.until is not None and now >= subscription.until:
-                session.unsubscribe(number)
-                del self._subscriptions[number]
+                self._unsubscribe(session, number, subscription)
         for track, gap in list(self._gaps.items()):
             if gap.settles is not None and now >= gap.settles:
                 self._settle(track, gap)
@@ -367,11 +394,22 @@ class Recorder:
             before = self._clock() - int(self._timers.still_open * NANOSECONDS)
             for group in session.open_groups(before):
                 self._take_group(session, group)
-        if self._announced and now - self._heard > self._timers.no_data:
+        if self._on_air and now - self._heard > self._timers.no_data:
             raise ConnectionLostError(
-                f"{session.origin} announces {self._options.broadcast!r} but has sent no group "
+                f"{session.origin} has sent no group of {self._options.broadcast!r} "
                 f"for {self._timers.no_data:.0f} s"
             )
+
+    def _unsubscribe(self, session: Session, number: int, subscription: _Subscription) -> None:
+        """Give up a subscription; what has come of its open groups is kept."""
+        if not subscription.refused:
+            for group in session.open_groups(self._clock() + 1):
+                if group.subscription == number:
+                    self._take_group(session, replace(group, reason=_GIVEN_UP))
+                else:
+                    self._take_group(session, group)
+        session.unsubscribe(number)
+        del self._subscriptions[number]
 
     async def _say_alive(self) -> None:
         while True:
@@ -383,17 +421,30 @@ class Recorder:
                 )
                 self._queue.call(note)
 
+    async def _seal_hours(self) -> None:
+        # The first look also seals what an earlier recorder left open.
+        while True:
+            settled = int(self._timers.seal * NANOSECONDS)
+            self._queue.call(partial(self._writer.seal_hours, settled))
+            await trio.sleep(60)
+
     # Gaps. They begin and settle in the worker thread, in order with the groups around them.
 
-    def _begin_gap(self, track: str, reason: str) -> None:
-        if track not in self._gaps:
-            self._gaps[track] = _Gap(reason)
-            self._queue.call(partial(self._capture, track, reason))
+    def _begin_gap(self, track: str, reason: str, *, expected: bool) -> None:
+        gap = self._gaps.get(track)
+        if gap is None:
+            self._gaps[track] = _Gap(reason, expected=expected)
+        else:
+            # It had only just come back: what it missed is settled once it comes back for good.
+            gap.resumed = gap.settles = None
+            gap.expected |= expected
+        self._queue.call(partial(self._capture, track, reason))
 
     def _capture(self, track: str, reason: str) -> None:
-        interruption = self._keeper.interruption(track, reason)
-        if interruption is not None:
-            self._captured[track] = interruption
+        if track not in self._captured:
+            interruption = self._keeper.interruption(track, reason)
+            if interruption is not None:
+                self._captured[track] = interruption
 
     def _settle(self, track: str, gap: _Gap) -> None:
         del self._gaps[track]
@@ -408,12 +459,10 @@ class Recorder:
     def _settle_all(self) -> None:
         """Record the gaps that are open at the end.
 
-        A track that never came back counts as missed only if there was something to miss: the
-        broadcast was announced, or we lost the connection to it.
+        A track that never came back counts as missed only if there was something to miss.
         """
         for track, gap in list(self._gaps.items()):
-            missed = gap.reason == "disconnected" or self._state.announced
-            if gap.resumed is not None or (missed and track not in INIT_TRACKS):
+            if gap.resumed is not None or (gap.expected and track not in INIT_TRACKS):
                 self._settle(track, gap)
 
 

@@ -408,6 +408,7 @@ async def open_session(
         CertificateError: the relay's certificate is not accepted.
         NegotiationError: the relay speaks nothing that we offered.
         RefusedError: the relay does not let us in.
+        ConnectionLostError: it let us in and ended the session at once.
     """
     relay = parse_relay_url(url)
     tls.check()

@@ -30,7 +30,8 @@ class RecorderState(Struct):
 
     broadcast: str
     status: str = "starting"
-    """``connecting``, ``waiting`` (for the broadcast), ``recording``, ``disk trouble``, ..."""
+    """``connecting``, ``waiting for the broadcast``, ``recording``, ``waiting to reconnect``,
+    ``stopping``, ``stopped``."""
     relay: str = ""
     """Scheme, host and port."""
     protocol: str = ""
@@ -40,7 +41,9 @@ class RecorderState(Struct):
     """Whether the relay offered the broadcast at least once."""
     epoch: int = 1
     trouble: str = ""
-    """The last failure that we are recovering from; empty while all is well."""
+    """Why the disk does not take what came; empty while it does."""
+    relay_trouble: str = ""
+    """Why there is no session with the relay; empty while there is one."""
     index_trouble: str = ""
     """Why the index lags, if it does."""
     new_bytes: int = 0

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from casfs.cli.options import Duration, RootFlags, pass_roots
-from casfs.cli.output import format_bytes, print_json, say
+from casfs.cli.output import format_bytes, print_json, printable, say
 
 if TYPE_CHECKING:
-    from ingest.state import RecorderState
+    from ingest.state import RecorderState, TrackState
 
 
 @click.command("archive")
@@ -103,12 +103,28 @@ def _summarise(state: RecorderState, *, as_json: bool) -> None:
             }
         )
         return
+    width = max(map(len, map(printable, state.tracks)), default=0)
     for name, track in state.tracks.items():
-        say(
-            f"{name:16} {track.groups:6} groups  {format_bytes(track.bytes):>10}"
-            f"  {track.gaps} gaps  {track.incomplete} incomplete  ({track.status})"
-        )
+        say(f"{printable(name):{width}}  {_describe(track)}")
     say(
-        f"{state.groups} groups, {format_bytes(state.bytes)} of {state.broadcast} are kept "
-        f"({format_bytes(state.new_bytes)} new, dedup {state.dedup_ratio:.2f}x)"
+        f"{state.groups} groups, {format_bytes(state.bytes)} of {printable(state.broadcast)} are "
+        f"kept ({format_bytes(state.new_bytes)} new, dedup {state.dedup_ratio:.2f}x)"
     )
+
+
+def _describe(track: TrackState) -> str:
+    if not track.groups:
+        came = f"{track.redelivered} groups that were there" if track.redelivered else "nothing"
+        refused = ": the relay refuses this track" if track.status == "refused" else ""
+        return f"{came} came{refused}"
+    notes = [
+        f"{count} {name}"
+        for count, name in (
+            (track.gaps, "gap" if track.gaps == 1 else "gaps"),
+            (track.incomplete, "incomplete"),
+            (track.redelivered, "redelivered"),
+        )
+        if count
+    ]
+    line = f"{track.groups:6} groups  {format_bytes(track.bytes):>9}  {', '.join(notes)}"
+    return line.rstrip()

@@ -11,7 +11,13 @@ import click
 
 from casfs.cli.options import Instant, RootFlags, parse_range, pass_roots
 from casfs.digest import digest_of, is_digest, parse_digest
-from casfs.errors import ConfigError, DamagedObjectError, NotFoundError, storage_error
+from casfs.errors import (
+    ConfigError,
+    DamagedObjectError,
+    NotFoundError,
+    ObjectNotFoundError,
+    storage_error,
+)
 
 if TYPE_CHECKING:
     from casfs.archive import Archive
@@ -66,8 +72,8 @@ def cat_command(
     for group in groups:
         if with_init and group.init is not None and group.init != shown:
             shown = group.init
-            _write(_read(archive, shown))
-        payload = _read(archive, group.hash)
+            _write(_read_needed(archive, shown))
+        payload = _read_needed(archive, group.hash)
         _write(payload[group.offset : group.offset + group.size])
 
 
@@ -111,6 +117,16 @@ def _read(archive: Archive, digest: Digest) -> bytes:
     if digest_of(data) != digest:
         _refuse(digest)
     return data
+
+
+def _read_needed(archive: Archive, digest: Digest) -> bytes:
+    """Read an object that a record names: that it is not there is damage."""
+    try:
+        return _read(archive, digest)
+    except ObjectNotFoundError:
+        raise DamagedObjectError(
+            f"object {digest} is missing", advice="casfs verify names every group that needs it"
+        ) from None
 
 
 def _refuse(digest: Digest) -> NoReturn:

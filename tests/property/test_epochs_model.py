@@ -1,0 +1,166 @@
+"""A model of publishers that restart and relays that redeliver, against the epoch rules."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from casfs.digest import digest_of
+from casfs.timestamps import NANOSECONDS
+from ingest.epochs import EpochTracker, Seen, Verdict
+
+if TYPE_CHECKING:
+    from casfs.digest import Digest
+
+TRACKS = ("video0.m4s", "audio0.m4s")
+HELD = 60 * NANOSECONDS
+
+
+class Sent:
+    """A group that a publisher has sent."""
+
+    def __init__(self, publisher: int, track: str, sequence: int, payload: bytes, at: int) -> None:
+        self.publisher = publisher
+        self.track = track
+        self.sequence = sequence
+        self.payload = payload
+        self.at = at
+
+
+class World(RuleBasedStateMachine):
+    """One publisher after the other, one relay, one recorder that loses its sessions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0
+        self.publisher = 0
+        self.generation = 1
+        self.next: dict[str, int] = defaultdict(int)
+        self.cache: list[Sent] = []
+        self.recorded: dict[tuple[str, int, int], Seen] = {}
+        self.payloads: dict[Digest, bytes] = {}
+        self.contents: dict[tuple[str, int, int], set[bytes]] = defaultdict(set)
+        self.tracker = EpochTracker(self)
+        self.delivered: set[tuple[str, int, bytes]] = set()
+        self.order: list[tuple[str, int, int]] = []
+
+    # ingest.epochs.History
+
+    def find(self, track: str, epoch: int, sequence: int) -> Seen | None:
+        return self.recorded.get((track, epoch, sequence))
+
+    def prefix(self, digest: Digest, size: int) -> Digest | None:
+        return digest_of(self.payloads[digest][:size])
+
+    # What happens
+
+    @rule(seconds=st.integers(0, 200))
+    def time_passes(self, seconds: int) -> None:
+        self.now += seconds * NANOSECONDS
+
+    @rule(
+        track=st.sampled_from(TRACKS),
+        skip=st.integers(0, 3),
+        count=st.integers(1, 4),
+        heard=st.booleans(),
+        broken=st.booleans(),
+    )
+    def publish(self, track: str, skip: int, count: int, *, heard: bool, broken: bool) -> None:
+        """Send groups; ``heard``: over a session that stands; ``broken``: each is cut short."""
+        self.next[track] += skip
+        for _ in range(count):
+            sequence = self.next[track]
+            payload = b"%d/%s/%d" % (self.publisher, track.encode(), sequence)
+            sent = Sent(self.publisher, track, sequence, payload, self.now)
+            self.next[track] += 1
+            self.cache.append(sent)
+            self.now += NANOSECONDS
+            if heard:
+                self.deliver(sent, len(payload) // 2 if broken else None)
+
+    @rule(first=st.integers(0, 50))
+    def restart_publisher(self, first: int) -> None:
+        self.publisher += 1
+        self.generation += 1
+        self.cache.clear()
+        self.next.clear()
+        for track in TRACKS:
+            self.next[track] = first
+
+    @rule(data=st.data())
+    def reconnect(self, data: st.DataObject) -> None:
+        """Subscribe again: what the relay still holds comes in any order, whole or cut."""
+        self.generation += 1
+        held = [sent for sent in self.cache if self.now - sent.at <= HELD]
+        order = data.draw(st.permutations(held)) if len(held) <= 8 else held[::-1]
+        lost = data.draw(st.integers(0, len(order)))
+        for number, sent in enumerate(order):
+            if number == lost:
+                break
+            cut = data.draw(st.integers(0, len(sent.payload)))
+            if data.draw(st.booleans()):
+                self.deliver(sent, cut)
+            else:
+                self.deliver(sent)
+
+    @rule(remembering=st.integers(0, 5))
+    def restart_recorder(self, remembering: int) -> None:
+        self.generation = 1
+        self.tracker = EpochTracker(self)
+        for track in TRACKS:
+            mine = [identity for identity in self.order if identity[0] == track]
+            for identity in mine[len(mine) - remembering :]:
+                self.tracker.restore(*identity, self.recorded[identity])
+            if mine:
+                newest = max(mine, key=lambda identity: identity[1:])
+                self.tracker.restore_highest(*newest)
+
+    def deliver(self, sent: Sent, cut: int | None = None) -> None:
+        payload = sent.payload if cut is None else sent.payload[:cut]
+        seen = Seen(digest_of(payload), len(payload), cut is None, self.now)
+        decision = self.tracker.observe(
+            sent.track, sent.sequence, (payload,), seen, generation=self.generation
+        )
+        if decision.verdict is Verdict.KNOWN:
+            # Nothing new is dropped: what is recorded holds all that has come.
+            assert any(
+                self.payloads[recorded.digest].startswith(payload)
+                and (recorded.complete or cut is not None)
+                for (track, _, sequence), recorded in self.recorded.items()
+                if (track, sequence) == (sent.track, sent.sequence)
+            )
+        else:
+            identity = (sent.track, decision.epoch, sent.sequence)
+            self.payloads[seen.digest] = payload
+            self.recorded[identity] = seen
+            self.order.append(identity)
+            self.contents[identity].add(payload)
+        if cut is None:
+            self.delivered.add((sent.track, sent.sequence, payload))
+
+    @invariant()
+    def an_identity_never_has_two_contents(self) -> None:
+        for payloads in self.contents.values():
+            longest = max(payloads, key=len)
+            assert all(longest.startswith(payload) for payload in payloads)
+
+    @invariant()
+    def a_publisher_opens_one_epoch_at_most(self) -> None:
+        assert self.tracker.epoch <= 1 + self.publisher
+
+    @invariant()
+    def everything_that_came_whole_is_recorded(self) -> None:
+        kept = {
+            (track, sequence, self.payloads[seen.digest])
+            for (track, _, sequence), seen in self.recorded.items()
+            if seen.complete
+        }
+        assert self.delivered <= kept
+
+
+World.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestEpochs = World.TestCase

@@ -1,0 +1,179 @@
+"""Which epoch a group belongs to: the rules one by one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from casfs.digest import digest_of
+from casfs.timestamps import NANOSECONDS
+from ingest.epochs import HELD_BACK, REMEMBERED, EpochTracker, Seen, Verdict
+
+if TYPE_CHECKING:
+    from casfs.digest import Digest
+
+VIDEO, AUDIO = "video0.m4s", "audio0.m4s"
+
+
+class FakeHistory:
+    """What an archive would hold: everything that `Observer` was told to record."""
+
+    def __init__(self) -> None:
+        self.groups: dict[tuple[str, int, int], Seen] = {}
+        self.payloads: dict[Digest, bytes] = {}
+
+    def find(self, track: str, epoch: int, sequence: int) -> Seen | None:
+        return self.groups.get((track, epoch, sequence))
+
+    def prefix(self, digest: Digest, size: int) -> Digest | None:
+        payload = self.payloads.get(digest)
+        return None if payload is None else digest_of(payload[:size])
+
+
+class Observer:
+    """A tracker, and the archive that it decides for."""
+
+    def __init__(self) -> None:
+        self.history = FakeHistory()
+        self.tracker = EpochTracker(self.history)
+
+    def __call__(
+        self,
+        sequence: int,
+        payload: bytes,
+        *,
+        track: str = VIDEO,
+        complete: bool = True,
+        generation: int = 1,
+        at: int = 0,
+    ) -> tuple[Verdict, int]:
+        seen = Seen(digest_of(payload), len(payload), complete, at * NANOSECONDS)
+        decision = self.tracker.observe(track, sequence, (payload,), seen, generation=generation)
+        if decision.verdict is not Verdict.KNOWN:
+            self.history.groups[track, decision.epoch, sequence] = seen
+            self.history.payloads[seen.digest] = payload
+        return decision.verdict, decision.epoch
+
+    def restart(self, *, remembering: int) -> None:
+        """Begin again as a new recorder that reads the newest records back."""
+        self.tracker = EpochTracker(self.history)
+        for (track, epoch, sequence), seen in [*self.history.groups.items()][-remembering:]:
+            self.tracker.restore(track, epoch, sequence, seen)
+        for track, epoch, sequence in self.history.groups:
+            self.tracker.restore_highest(track, epoch, sequence)
+
+
+def test_the_same_bytes_again_are_known() -> None:
+    observe = Observer()
+    assert observe(1, b"one") == (Verdict.NEW, 1)
+    assert observe(1, b"one", generation=2) == (Verdict.KNOWN, 1)
+
+
+def test_other_bytes_under_a_known_sequence_open_an_epoch_for_all_tracks() -> None:
+    observe = Observer()
+    observe(1, b"one")
+    observe(1, b"sound", track=AUDIO)
+    assert observe(1, b"other", generation=2) == (Verdict.NEW, 2)
+    assert observe(1, b"sound", track=AUDIO, generation=2) == (Verdict.NEW, 2)
+    assert observe(1, b"other", generation=2) == (Verdict.KNOWN, 2)
+
+
+def test_a_longer_copy_of_a_cut_group_is_better() -> None:
+    observe = Observer()
+    assert observe(1, b"be", complete=False) == (Verdict.NEW, 1)
+    assert observe(1, b"begun", complete=False) == (Verdict.BETTER, 1)
+    assert observe(1, b"beg", complete=False) == (Verdict.KNOWN, 1)
+    assert observe(1, b"begun", complete=True) == (Verdict.BETTER, 1)
+    assert observe(1, b"begun", complete=False) == (Verdict.KNOWN, 1)
+    assert observe(1, b"begun, not done", complete=True) == (Verdict.NEW, 2)
+
+
+def test_a_cut_group_of_which_nothing_came_is_the_beginning_of_anything() -> None:
+    observe = Observer()
+    observe(1, b"", complete=False)
+    assert observe(1, b"whole") == (Verdict.BETTER, 1)
+    assert observe(1, b"", complete=False) == (Verdict.KNOWN, 1)
+
+
+def test_a_cut_copy_with_other_bytes_belongs_to_another_publisher() -> None:
+    observe = Observer()
+    observe(1, b"whole")
+    assert observe(1, b"oth", complete=False, generation=2) == (Verdict.NEW, 2)
+    assert observe(1, b"once more", generation=3) == (Verdict.NEW, 3)
+
+
+def test_a_backlog_that_comes_newest_first_in_two_pieces_is_one_epoch() -> None:
+    observe = Observer()
+    for sequence in (11, 10, 9):
+        assert observe(sequence, b"%d" % sequence) == (Verdict.NEW, 1)
+    for sequence in (12, 11, 10, 9, 8, 7, 0):
+        verdict = Verdict.KNOWN if 9 <= sequence <= 11 else Verdict.NEW
+        assert observe(sequence, b"%d" % sequence, generation=2, at=1) == (verdict, 1)
+
+
+def test_lower_sequences_after_more_time_than_a_relay_holds_back_are_a_new_publisher() -> None:
+    observe = Observer()
+    seconds = HELD_BACK // NANOSECONDS + 1
+    for second in range(0, seconds + 1, 10):
+        observe(1000 + second, b"%d" % second, at=second)
+    observe(1000 + seconds, b"last", at=seconds)
+    # In the same generation a publisher may still fill in what it skipped.
+    assert observe(999, b"late", at=seconds) == (Verdict.NEW, 1)
+    assert observe(3, b"again", generation=2, at=seconds) == (Verdict.NEW, 2)
+
+
+def test_what_the_old_publisher_still_had_stays_in_its_epoch() -> None:
+    observe = Observer()
+    observe(1, b"one")
+    observe(5, b"five", track=AUDIO)
+    assert observe(1, b"other", generation=2) == (Verdict.NEW, 2)
+    assert observe(6, b"six", track=AUDIO, generation=1) == (Verdict.NEW, 1)
+    assert observe(6, b"another six", track=AUDIO, generation=2) == (Verdict.NEW, 2)
+    assert observe(5, b"five", track=AUDIO, generation=1) == (Verdict.KNOWN, 1)
+
+
+def test_a_sequence_that_was_forgotten_is_looked_up() -> None:
+    observe = Observer()
+    for sequence in range(REMEMBERED + 10):
+        observe(sequence, b"%d" % sequence)
+    assert observe(0, b"0", generation=2) == (Verdict.KNOWN, 1)
+    assert observe(1, b"other", generation=2) == (Verdict.NEW, 2)
+
+
+def test_a_recorder_that_reads_little_back_takes_nothing_known_for_new() -> None:
+    observe = Observer()
+    for sequence in range(20):
+        observe(sequence, b"%d" % sequence)
+    observe.restart(remembering=2)
+    for sequence in reversed(range(20)):
+        assert observe(sequence, b"%d" % sequence, generation=1) == (Verdict.KNOWN, 1)
+    observe.restart(remembering=0)
+    assert observe(7, b"other") == (Verdict.NEW, 2)
+
+
+def test_an_epoch_outlives_a_restart_that_reads_no_group_back() -> None:
+    observe = Observer()
+    observe(1, b"one")
+    observe(1, b"other", generation=2)
+    observe.restart(remembering=0)
+    assert observe.tracker.epoch == 2
+    assert observe(1, b"one") == (Verdict.NEW, 3)
+
+
+def test_what_is_missing_between_two_sequences() -> None:
+    observe = Observer()
+    for sequence in (3, 4, 8):
+        observe(sequence, b"%d" % sequence)
+    assert observe.tracker.missing(VIDEO, 1, 10) == [(1, 2), (5, 7), (9, 10)]
+    assert observe.tracker.missing(VIDEO, 3, 4) == []
+    assert observe.tracker.missing(AUDIO, 3, 4) == [(3, 4)]
+    assert observe.tracker.highest(VIDEO) == 8
+    assert observe.tracker.highest(AUDIO) is None
+
+
+def test_of_what_lies_before_all_that_is_remembered_nothing_is_said_to_be_missing() -> None:
+    observe = Observer()
+    for sequence in range(10):
+        observe(sequence, b"%d" % sequence)
+    observe.restart(remembering=2)
+    observe(12, b"12")
+    assert observe.tracker.missing(VIDEO, 0, 12) == [(10, 11)]
