@@ -25,7 +25,7 @@ from casfs import __version__
 from casfs.admission import check_clock, check_heads, lock_broadcast, next_broadcast_number
 from casfs.digest import Digest, digest_of
 from casfs.durable import make_directory
-from casfs.errors import StorageError, storage_error
+from casfs.errors import StorageError, UsageError, storage_error
 from casfs.heads import Heads, write_heads
 from casfs.index.mirror import Mirror
 from casfs.index.reader import Reader
@@ -59,6 +59,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Record)
+
+_SEQUENCES = 1 << 62  # RFC 9000, section 16: no variable-length integer is larger
 
 WRITER = f"casfs {__version__}"
 """Program and version, as every record names them."""
@@ -206,7 +208,8 @@ class BroadcastWriter:
     def commit(self, groups: Sequence[Group]) -> list[Committed]:
         """Keep the groups; on return each is durable, object and record.
 
-        Raises StorageError: then none of them counts, and all may be committed again.
+        Raises StorageError: then none of them counts, and all may be committed again. Raises
+        UsageError for a sequence that is no number of a group; then none of them counts either.
         """
         with self._committer.batch() as batch:
             stored = batch.put([Payload(group.frames, group.digest) for group in groups])
@@ -365,6 +368,10 @@ class BroadcastWriter:
         return self._last_n
 
     def _group_record(self, group: Group, stored: Stored) -> GroupRecord:
+        if not (0 <= group.sequence < _SEQUENCES and group.epoch > 0):
+            raise UsageError(
+                f"{group.track!r} cannot have sequence {group.sequence} in epoch {group.epoch}"
+            )
         whole = b"".join(group.frames) if stored.size > BLOCK_BYTES else b""
         return self._record(
             GroupRecord,

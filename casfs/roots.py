@@ -81,8 +81,9 @@ class Format(Struct, frozen=True, kw_only=True):
 def create(roots: Roots) -> Format:
     """Make an archive in two empty (or not yet existing) directories and return its format.
 
-    Only the last component of each path is created. Raises AlreadyInitialisedError if either root
-    is initialised already, NotInitialisedError if one is not empty, StorageError.
+    Only the last component of each path is created. What an interrupted call left is taken up.
+    Raises AlreadyInitialisedError if either root is initialised already, NotInitialisedError if one
+    is not empty, StorageError.
     """
     found = {root for root in (roots.cas, roots.manifests) if _has_format(root)}
     if found:
@@ -168,10 +169,18 @@ def _check_empty(root: str) -> None:
         ) from None
     except OSError as error:
         raise storage_error(error, "listing", root) from error
-    if entries:
+    if entries and not _is_unfinished(root, entries):
         raise NotInitialisedError(
             f"{root} is not empty: it holds {entries[0]}", advice="name an empty or new directory"
         )
+
+
+def _is_unfinished(root: str, entries: list[str]) -> bool:
+    """Say whether this is what an interrupted ``init`` leaves: our directories, and no data."""
+    if not {OWN, "objects"}.issuperset(entries) or OWN not in entries:
+        return False
+    leftovers = (".new-", "Probe-")
+    return all(name.startswith(leftovers) for _, _, names in os.walk(root) for name in names)
 
 
 def _read(root: str, role: str) -> Format:

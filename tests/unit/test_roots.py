@@ -259,3 +259,22 @@ def test_this_filesystem_does_not_fold_case(roots: Roots) -> None:
         "format.json",
         "quarantine",
     ]
+
+
+def test_an_interrupted_init_is_taken_up(roots: Roots) -> None:
+    for root in (roots.cas, roots.manifests):
+        os.makedirs(os.path.join(root, ".casfs"))
+    os.makedirs(os.path.join(roots.cas, "objects", "blake3", "00"))
+    with open(os.path.join(roots.manifests, ".casfs", ".new-1-abcdef01"), "wb"):
+        pass
+    assert create(roots) == recognise(roots)
+
+
+def test_what_holds_data_is_never_taken_for_an_interrupted_init(roots: Roots) -> None:
+    shard = os.path.join(roots.cas, "objects", "blake3", "00")
+    os.makedirs(shard)
+    os.makedirs(os.path.join(roots.cas, ".casfs"))
+    with open(os.path.join(shard, "0" * 64 + ".bin"), "wb"):
+        pass
+    with pytest.raises(NotInitialisedError, match="not empty"):
+        create(roots)

@@ -1,0 +1,1 @@
+"""Comparisons of casfs with its peers and with the limits of the machine, in one run."""
