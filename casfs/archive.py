@@ -26,7 +26,7 @@ from casfs.admission import check_clock, check_heads, lock_broadcast, next_broad
 from casfs.digest import Digest, digest_of
 from casfs.durable import make_directory
 from casfs.errors import StorageError, UsageError, storage_error
-from casfs.heads import Heads, write_heads
+from casfs.heads import Heads, KnownHeads, write_heads
 from casfs.index.mirror import Mirror
 from casfs.index.reader import Reader
 from casfs.manifests.journal import Journal, JournalIdentity
@@ -125,12 +125,21 @@ class Archive:
     def reader(self) -> Reader:
         """Return a new reader; close it when done."""
         return Reader(
-            self.roots.manifests, self.index_path, self.store_id, fold_case=self.format.fold_case
+            self.roots.manifests,
+            self.index_path,
+            self.store_id,
+            fold_case=self.format.fold_case,
+            head_of=KnownHeads(self.roots.cas).of,
         )
 
     def mirror(self) -> Mirror:
         """Return a mirror that keeps the index in step; close it when done."""
-        return Mirror(self.index_path, self.roots.manifests, self.store_id)
+        return Mirror(
+            self.index_path,
+            self.roots.manifests,
+            self.store_id,
+            head_of=KnownHeads(self.roots.cas).of,
+        )
 
     def directory_of(self, broadcast: str) -> str:
         """Return the component below the manifest root that stands for a broadcast."""

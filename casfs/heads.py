@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from casfs.durable import replace_file
-from casfs.errors import ForeignRootError, storage_error
+from casfs.errors import CasfsError, ForeignRootError, storage_error
 from casfs.manifests.chain import reaches
 from casfs.manifests.layout import JournalPlace
 from casfs.manifests.record import Position
@@ -85,6 +85,32 @@ def unreachable(heads: Heads, manifests: str, directory: str) -> list[JournalPla
     return sorted(
         place for place, position in places if not reaches(place.directory(manifests), position)
     )
+
+
+class KnownHeads:
+    """Heads for readers: looked up when asked, read again only when the file has changed."""
+
+    def __init__(self, cas: str) -> None:
+        self._cas = cas
+        self._seen: dict[str, tuple[int, int, Heads | None]] = {}
+
+    def of(self, place: JournalPlace) -> Position | None:
+        """Return how far a journal is known to have been durable; None if that cannot be told."""
+        try:
+            status = os.stat(_path(self._cas, place.broadcast))
+        except OSError:
+            return None
+        stamp = (status.st_ino, status.st_mtime_ns)
+        seen = self._seen.get(place.broadcast)
+        if seen is None or seen[:2] != stamp:
+            try:
+                seen = (*stamp, read_heads(self._cas, place.broadcast))
+            except CasfsError:
+                # Whoever writes or verifies says what is wrong with it.
+                seen = (*stamp, None)
+            self._seen[place.broadcast] = seen
+        heads = seen[2]
+        return heads.journals.get(place.track) if heads is not None else None
 
 
 def _path(cas: str, directory: str) -> str:

@@ -11,6 +11,7 @@ import click
 from casfs.cli.options import RootFlags, pass_roots
 from casfs.cli.output import print_json, progress_console, say
 from casfs.errors import StorageError
+from casfs.heads import KnownHeads
 from casfs.index.index import Index, IndexFault
 from casfs.index.mirror import rebuild
 from casfs.manifests.lag import journal_lag
@@ -44,7 +45,11 @@ def rebuild_command(flags: RootFlags, *, as_json: bool) -> None:
 
     try:
         lines = rebuild(
-            archive.index_path, archive.roots.manifests, archive.store_id, progress=progress
+            archive.index_path,
+            archive.roots.manifests,
+            archive.store_id,
+            progress=progress,
+            head_of=KnownHeads(archive.roots.cas).of,
         )
     except IndexFault as error:
         raise StorageError(

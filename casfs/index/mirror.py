@@ -12,24 +12,30 @@ import itertools
 import logging
 import os
 import sqlite3
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from casfs.errors import CasfsError, storage_error
 from casfs.index.index import Index, IndexFault, replacement_lock
 from casfs.manifests.chain import JournalReader, PositionLostError
-from casfs.manifests.layout import all_journals
-from casfs.manifests.record import Line
+from casfs.manifests.layout import JournalPlace, all_journals
+from casfs.manifests.record import Line, Position
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-    from casfs.manifests.layout import JournalPlace
-    from casfs.manifests.record import Position
     from casfs.manifests.segment import Fault
+
+HeadOf = Callable[[JournalPlace], Position | None]
+"""Tells how far a journal is known to have been durable, from elsewhere than the manifests."""
 
 _LOG = logging.getLogger(__name__)
 _LINES = 2000
+
+
+def no_head(_place: JournalPlace) -> None:
+    """Know nothing but the manifests (`HeadOf`)."""
 
 
 class Mirror:
@@ -39,10 +45,11 @@ class Mirror:
     with a new index if the old one is beyond repair.
     """
 
-    def __init__(self, path: str, root: str, store: str) -> None:
+    def __init__(self, path: str, root: str, store: str, *, head_of: HeadOf = no_head) -> None:
         self._path = path
         self._root = root
         self._store = store
+        self._head_of = head_of
         self._index: Index | None = None
         self._beyond_repair = False
         self.trouble = ""
@@ -57,13 +64,15 @@ class Mirror:
             if self._index is not None and self._index.replaced():
                 self.close()
             if self._beyond_repair:
-                rebuild(self._path, self._root, self._store)
+                rebuild(self._path, self._root, self._store, head_of=self._head_of)
                 self._beyond_repair = False
             if self._index is None:
-                self._index = open_or_rebuild(self._path, self._root, self._store)
+                self._index = open_or_rebuild(
+                    self._path, self._root, self._store, head_of=self._head_of
+                )
                 # It may be new, or lag for other reasons: journals that nobody records, too.
                 places = None
-            applied = catch_up(self._index, self._root, places)
+            applied = catch_up(self._index, self._root, places, head_of=self._head_of)
         except (IndexFault, CasfsError) as error:
             if isinstance(error, IndexFault) and not isinstance(error, sqlite3.OperationalError):
                 # Not locked, full or forbidden, but damaged inside: opening it again will not help.
@@ -115,19 +124,30 @@ def catch_up_journal(
         raise sqlite3.DatabaseError(f"the index of {place} does not fit its manifest") from None
 
 
-def catch_up(index: Index, root: str, places: Iterable[JournalPlace] | None = None) -> int:
+def catch_up(
+    index: Index,
+    root: str,
+    places: Iterable[JournalPlace] | None = None,
+    *,
+    head_of: HeadOf = no_head,
+) -> int:
     """Apply what the journals have beyond the index; return how many lines.
 
     Raises StorageError, IndexFault.
     """
     return sum(
-        catch_up_journal(index, root, place)
+        catch_up_journal(index, root, place, trusted=head_of(place))
         for place in (all_journals(root) if places is None else places)
     )
 
 
 def rebuild(
-    path: str, root: str, store: str, *, progress: Callable[[JournalPlace, int], None] | None = None
+    path: str,
+    root: str,
+    store: str,
+    *,
+    progress: Callable[[JournalPlace, int], None] | None = None,
+    head_of: HeadOf = no_head,
 ) -> int:
     """Make a new index from the manifests below ``root``, beside the old one, and put it in place.
 
@@ -142,7 +162,7 @@ def rebuild(
             total = 0
             with index.filling():
                 for place in all_journals(root):
-                    lines = catch_up_journal(index, root, place)
+                    lines = catch_up_journal(index, root, place, trusted=head_of(place))
                     total += lines
                     if progress is not None:
                         progress(place, lines)
@@ -158,7 +178,7 @@ def rebuild(
     return total
 
 
-def open_or_rebuild(path: str, root: str, store: str) -> Index:
+def open_or_rebuild(path: str, root: str, store: str, *, head_of: HeadOf = no_head) -> Index:
     """Open the index for writing; if it is damaged or of another version, rebuild it first.
 
     Raises StorageError, IndexFault.
@@ -170,7 +190,7 @@ def open_or_rebuild(path: str, root: str, store: str) -> Index:
         raise
     except IndexFault as error:
         _LOG.warning("the index %s cannot be used (%s): rebuilding it", path, error)
-        rebuild(path, root, store)
+        rebuild(path, root, store, head_of=head_of)
         return Index.open(path, store)
 
 

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from casfs.index.index import Index, IndexFault
-from casfs.index.mirror import catch_up_journal
+from casfs.index.mirror import HeadOf, catch_up_journal, no_head
 from casfs.index.references import references
 from casfs.index.rows import TrackSummary
 from casfs.index.statistics import gather
@@ -53,12 +53,14 @@ class Reader:
         store: str,
         *,
         fold_case: bool = False,
+        head_of: HeadOf = no_head,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._root = root
         self._index_path = index_path
         self._store = store
         self._fold_case = fold_case
+        self._head_of = head_of
         self._clock = clock
         self._base: Index | None = None
         self._overlay = Index.temporary(store)
@@ -286,7 +288,14 @@ class Reader:
                 self._below[place] = position
                 self._fresh.pop(str(place), None)
         if self._stale(str(place)):
-            catch_up_journal(self._overlay, self._root, place, below=self._base, sync=False)
+            catch_up_journal(
+                self._overlay,
+                self._root,
+                place,
+                below=self._base,
+                sync=False,
+                trusted=self._head_of(place),
+            )
 
     def _stale(self, scope: str) -> bool:
         now = self._clock()
