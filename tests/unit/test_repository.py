@@ -15,7 +15,9 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 
 LOCKS = ("requirements.lock", "requirements-build.lock")
-SCRIPTS = ("tools/setup", "tools/test", "tools/quickstart", "tools/lock", ".ci/run")
+SCRIPTS = (
+    *("tools/setup", "tools/test", "tools/quickstart", "tools/lock", "tools/bench", ".ci/run"),
+)
 MAX_LINES = 500
 
 REGISTRY = re.compile(
