@@ -17,6 +17,7 @@ from msgspec import Struct
 from casfs.archive import BroadcastWriter, Group
 from casfs.digest import Digest, digest_of, digest_of_parts
 from casfs.errors import ObjectNotFoundError, StorageError
+from casfs.manifests.record import INIT_TRACKS
 from casfs.timestamps import parse_time
 from ingest.epochs import Decision, EpochTracker, Seen, Verdict
 from ingest.moq.events import GroupReceived
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
     from casfs.index.reader import Reader
     from ingest.state import RecorderState
-
-INIT_TRACKS = ("init.mp4", "catalog.json")
-"""Tracks whose newest group a player needs before any media, the better one first."""
 
 STILL_OPEN = "still open"
 """Why a group is not complete that still arrives."""

@@ -19,10 +19,11 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from casfs.errors import CertificateError, ConnectionLostError, NegotiationError, RelayError
+from casfs.manifests.record import INIT_TRACKS
 from casfs.timestamps import NANOSECONDS
 from ingest.backoff import Backoff
 from ingest.committing import CommitQueue
-from ingest.keeper import INIT_TRACKS, Delivery, Interruption, Keeper
+from ingest.keeper import Delivery, Interruption, Keeper
 from ingest.moq.events import (
     BroadcastAnnounced,
     BroadcastEnded,

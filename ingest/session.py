@@ -32,7 +32,7 @@ from casfs.errors import (
 )
 from ingest.moq.events import GroupReceived
 from ingest.moq.interface import Limits
-from ingest.moq.negotiation import chosen, create_session, offer
+from ingest.moq.negotiation import PROTOCOLS, chosen, create_session, offer
 from ingest.quic import QuicClient, QuicEvent, QuicOptions, printable
 from ingest.relay_url import RelayUrl, parse_relay_url
 from ingest.udp import Address, UdpEndpoint, resolve
@@ -74,7 +74,7 @@ _SESSION_LOST = "session lost"
 class SessionOptions(Struct, frozen=True):
     """How a session behaves. Times in seconds, sizes in bytes."""
 
-    protocols: tuple[str, ...] = ("moq-lite-05", "moq-lite-04")
+    protocols: tuple[str, ...] = tuple(PROTOCOLS)
     """What to offer, the preferred first."""
     limits: Limits = Limits()
     """What the relay may make the MoQ session hold."""

@@ -16,13 +16,22 @@ BROADCAST_JOURNAL = "@broadcast"
 """The directory of a broadcast's own journal; no track's name is ever encoded so."""
 
 
+EXPIRIES = os.path.join(".casfs", "expired")
+"""Below the manifest root: a journal for each broadcast that says which of its hours expired."""
+
+
 class JournalPlace(Struct, frozen=True, order=True):
     """One journal's directory, as two path components below the manifest root."""
 
     broadcast: str
-    """The encoded name of the broadcast."""
+    """The encoded name of the broadcast, or `EXPIRIES`."""
     track: str
-    """The encoded name of the track, or `BROADCAST_JOURNAL`."""
+    """The encoded name of the track, or `BROADCAST_JOURNAL`; in `EXPIRIES` of the broadcast."""
+
+    @property
+    def of_expiries(self) -> bool:
+        """Whether it tells what expired."""
+        return self.broadcast == EXPIRIES
 
     def directory(self, root: str) -> str:
         """Return the absolute path of the journal below ``root``."""
@@ -42,8 +51,19 @@ def journal_places(root: str, broadcast: str) -> list[JournalPlace]:
     return [JournalPlace(broadcast, name) for name in _directories(os.path.join(root, broadcast))]
 
 
+def expiry_place(broadcast: str) -> JournalPlace:
+    """Return the journal of what expired of a broadcast (an encoded name)."""
+    return JournalPlace(EXPIRIES, broadcast)
+
+
+def expiry_places(root: str) -> list[JournalPlace]:
+    """Return the journals of what expired, sorted; raises StorageError."""
+    return [expiry_place(name) for name in _directories(os.path.join(root, EXPIRIES))]
+
+
 def all_journals(root: str) -> Iterator[JournalPlace]:
-    """Yield every journal, sorted; raises StorageError."""
+    """Yield every journal, those of expiries first, sorted; raises StorageError."""
+    yield from expiry_places(root)
     for broadcast in broadcast_directories(root):
         yield from journal_places(root, broadcast)
 

@@ -35,6 +35,9 @@ BLOCK_BYTES: Final = 8 << 20
 LINE_START: Final = b'{"kind":'
 """What a line of ours begins with, and what within a line only ever stands escaped."""
 
+INIT_TRACKS: Final = ("init.mp4", "catalog.json", "catalog", ".catalog")
+"""Tracks whose newest group a player needs before any media, the better one first."""
+
 _SUM_KEY: Final = b',"sum":"'
 _SUM_TAIL: Final = len(_SUM_KEY) + 64 + len(b'"}')
 
@@ -81,7 +84,7 @@ class SegmentRecord(Record, frozen=True, kw_only=True, tag="segment"):
     """Where the journal goes on; what lies behind that place is dead. Null in the first."""
 
 
-class GroupRecord(Record, frozen=True, kw_only=True, tag="group"):
+class GroupRecord(Record, frozen=True, kw_only=True, gc=False, tag="group"):
     """One group and the object that holds its payload."""
 
     epoch: int
@@ -193,6 +196,41 @@ class SealRecord(Record, frozen=True, kw_only=True, tag="seal"):
     recorder: str
 
 
+class ExpiredRecord(Record, frozen=True, kw_only=True, tag="expired"):
+    """An hour need not be kept any longer. Stands in a journal of expiries, never in a track's.
+
+    It names every record of a group of the broadcast whose received-start lies in the hour and
+    whose ``n`` is at most ``through``, but those in ``keep``. The newest record of an hour counts.
+    """
+
+    hour: str
+    """The hour's beginning."""
+    through: int
+    keep: list[int]
+    """Commit numbers of init and catalog groups that other hours still need."""
+    groups: int
+    """Groups that it took out of the archive, for people."""
+    bytes: int
+    """Their payload."""
+    policy: str
+    """The rule that wanted it, for people."""
+    by: str
+    """User and machine."""
+    writer: str
+    """Program and version."""
+
+
+class RestoredRecord(Record, frozen=True, kw_only=True, tag="restored"):
+    """An hour that had expired is to be kept after all: nothing of it is expired any more."""
+
+    hour: str
+    """The hour's beginning."""
+    by: str
+    """User and machine."""
+    writer: str
+    """Program and version."""
+
+
 class UnknownRecord(Struct, frozen=True, kw_only=True):
     """A record of a kind or version that this program does not know: kept and skipped."""
 
@@ -211,12 +249,14 @@ KnownRecord = (
     | EpochRecord
     | AliveRecord
     | SealRecord
+    | ExpiredRecord
+    | RestoredRecord
 )
 
 AnyRecord = Record | UnknownRecord
 
 
-class Line(Struct, frozen=True):
+class Line(Struct, frozen=True, gc=False):
     """A record with its place in a segment."""
 
     record: AnyRecord
@@ -229,7 +269,7 @@ class Line(Struct, frozen=True):
     sum: str
 
 
-class _Trailer(Struct, frozen=True):
+class _Trailer(Struct, frozen=True, gc=False):
     synced: int
     prev: str | None
     sum: str

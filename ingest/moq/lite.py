@@ -22,23 +22,18 @@ from ingest.moq.announcements import Announcements
 from ingest.moq.events import GoawayReceived, GroupReceived, GroupsDropped
 from ingest.moq.groups import OpenGroups
 from ingest.moq.lite_messages import (
-    Announcement,
     AnnounceOk,
-    AnnounceRequest,
     BidiStream,
-    Delivery,
     Goaway,
-    GroupHeader,
     Role,
     Setup,
-    Subscribe,
     SubscribeDrop,
     SubscribeEnd,
-    TrackInfo,
     TrackRequest,
     UniStream,
 )
 from ingest.moq.lite_streams import BIDI_KINDS, UNI_KINDS, ControlStream, Kind
+from ingest.moq.lite_versions import Wish
 from ingest.moq.subscriptions import Subscription
 from ingest.moq.varint import encode_varint
 
@@ -52,11 +47,6 @@ if TYPE_CHECKING:
 CANCELLED: Final = 0
 """The code for whatever we do not want or no longer want. Relays agree on no other."""
 
-_OLDEST_FIRST: Final = 1
-_FIRST_GROUP: Final = 0
-"""Where a subscription starts. From "the latest", relays of moq-dev send one group alone of a track
-that somebody watches already, whatever the latency; from the first, all that they still have within
-the latency. What a reconnect missed depends on it."""
 _RELAY_OPENED: Final = 0b01
 _ONE_DIRECTION: Final = 0b10
 
@@ -123,16 +113,17 @@ class LiteSession:
 
     def announce(self, prefix: str) -> None:
         """Ask for the broadcasts below ``prefix`` (whole segments), now and as they change."""
-        stream = self._ask(Kind.ANNOUNCE, BidiStream.ANNOUNCE, AnnounceRequest(prefix).encode())
+        version = self._version
+        stream = self._ask(Kind.ANNOUNCE, BidiStream.ANNOUNCE, version.announce(prefix))
         stream.prefix = prefix
-        stream.greeted = not self._version.announce_ok
+        stream.greeted = not version.announce_ok
+        stream.announcements = version.announcements(self._limits)
 
     def subscribe(self, broadcast: str, track: str, *, priority: int, max_latency: int) -> int:
         """Ask for a track, and where the version can for its properties."""
         number = self._subscribed
         self._subscribed += 1
-        delivery = Delivery(priority, _OLDEST_FIRST, max_latency, _FIRST_GROUP)
-        message = Subscribe(number, broadcast, track, delivery).encode()
+        message = self._version.subscribe(Wish(number, broadcast, track, priority, max_latency))
         self._ask(Kind.SUBSCRIBE, BidiStream.SUBSCRIBE, message).subscription = number
         if self._version.track_requests:
             # Our direction stays open until the answer: its end would withdraw the question.
@@ -257,7 +248,7 @@ class LiteSession:
         body = stream.reader.message()
         if body is None:
             return
-        header = GroupHeader.decode(body)
+        header = self._version.decode_group_header(body)
         subscription = self._subscriptions.get(header.subscription)
         if subscription is None:
             self._dismiss(stream)
@@ -272,9 +263,13 @@ class LiteSession:
             stream.opened,
             self._version.framing,
         )
-        if header.unknown:
+        if header.unknown or header.first_frame:
+            # We have asked for whole groups: what lacks its beginning is not the prefix of one.
             self._violations += 1
-            events.append(groups.fail(stream.number, "the group's header is malformed"))
+            reason = f"the group begins at frame {header.first_frame}"
+            if header.unknown:
+                reason = "the group's header is malformed"
+            events.append(groups.fail(stream.number, reason))
             if not stream.ended:
                 self._stop(stream.number)
             return
@@ -300,12 +295,14 @@ class LiteSession:
         stream.reader.rest()
 
     def _read_announcements(self, stream: ControlStream, _now: int, events: list[Event]) -> None:
-        while (body := stream.reader.message()) is not None:
-            if not stream.greeted:
-                AnnounceOk.decode(body)
-                stream.greeted = True
-                continue
-            announcement = Announcement.decode(body)
+        if not stream.greeted:
+            body = stream.reader.message()
+            if body is None:
+                return
+            AnnounceOk.decode(body)
+            stream.greeted = True
+        assert stream.announcements is not None
+        for announcement in stream.announcements.read(stream.reader):
             take = self._announcements.active if announcement.active else self._announcements.ended
             events.extend(take(stream.number, stream.prefix, announcement.suffix))
 
@@ -326,7 +323,7 @@ class LiteSession:
     def _read_track(self, stream: ControlStream, _now: int, events: list[Event]) -> None:
         body = stream.reader.message()
         if body is not None:
-            info = TrackInfo.decode(body)
+            info = self._version.decode_track_info(body)
             del self._streams[stream.number]
             self._end_ours(stream)
             events.extend(self._subscriptions[stream.subscription].properties(info.timescale))

@@ -1,5 +1,7 @@
 """The control messages of moq-lite 04 and 05 (draft-lcurley-moq-lite), as a subscriber needs them.
 
+06 has most of them too; what it changed is in `ingest.moq.lite_messages_06`.
+
 ``encode`` returns the message as it stands on a stream: its length, then its body. ``decode``
 takes a body and raises `ProtocolError` when the body is too short or says what cannot be; bytes
 behind the known fields are skipped, for a later revision may add fields (except in a GROUP
@@ -9,13 +11,14 @@ header, see there). The versions differ in which messages they use: `ingest.moq.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
+from typing import ClassVar, Final
 
 from msgspec import Struct
 
 from casfs.errors import ProtocolError
 from ingest.moq.reading import MessageBody
 from ingest.moq.varint import encode_varint
+from ingest.moq.writing import byte, message, octets, optional, text, varints
 
 
 class BidiStream(IntEnum):
@@ -65,14 +68,14 @@ class Setup(Struct, frozen=True):
         """Return the message."""
         fields = [encode_varint(len(self.parameters))]
         for parameter in self.parameters:
-            fields += (encode_varint(parameter.identifier), _octets(parameter.value))
-        return _message(*fields)
+            fields += (encode_varint(parameter.identifier), octets(parameter.value))
+        return message(*fields)
 
     @classmethod
     def decode(cls, body: bytes) -> Setup:
         """Parse a body."""
         fields = MessageBody(body)
-        count = _count(fields)
+        count = fields.count()
         return cls(tuple(SetupParameter(fields.varint(), fields.octets()) for _ in range(count)))
 
 
@@ -88,7 +91,7 @@ class AnnounceRequest(Struct, frozen=True):
 
     def encode(self) -> bytes:
         """Return the message."""
-        return _message(_text(self.prefix), encode_varint(self.exclude_hop))
+        return message(text(self.prefix), encode_varint(self.exclude_hop))
 
     @classmethod
     def decode(cls, body: bytes) -> AnnounceRequest:
@@ -107,7 +110,7 @@ class AnnounceOk(Struct, frozen=True):
 
     def encode(self) -> bytes:
         """Return the message."""
-        return _message(encode_varint(self.hop), encode_varint(self.active))
+        return message(encode_varint(self.hop), encode_varint(self.active))
 
     @classmethod
     def decode(cls, body: bytes) -> AnnounceOk:
@@ -128,11 +131,10 @@ class Announcement(Struct, frozen=True):
 
     def encode(self) -> bytes:
         """Return the message."""
-        return _message(
+        return message(
             encode_varint(int(self.active)),
-            _octets(self.suffix),
-            encode_varint(len(self.hops)),
-            *map(encode_varint, self.hops),
+            octets(self.suffix),
+            varints(self.hops),
         )
 
     @classmethod
@@ -143,7 +145,7 @@ class Announcement(Struct, frozen=True):
         if status > 1:
             raise ProtocolError(f"an announcement has the unknown status {status}")
         suffix = fields.octets()
-        hops = tuple(fields.varint() for _ in range(_count(fields)))
+        hops = fields.varints()
         return cls(active=status == 1, suffix=suffix, hops=hops)
 
 
@@ -155,7 +157,7 @@ class TrackRequest(Struct, frozen=True):
 
     def encode(self) -> bytes:
         """Return the message."""
-        return _message(_text(self.broadcast), _text(self.track))
+        return message(text(self.broadcast), text(self.track))
 
     @classmethod
     def decode(cls, body: bytes) -> TrackRequest:
@@ -176,9 +178,9 @@ class TrackInfo(Struct, frozen=True):
 
     def encode(self) -> bytes:
         """Return the message."""
-        return _message(
-            _byte(self.priority),
-            _byte(self.ordered),
+        return message(
+            byte(self.priority),
+            byte(self.ordered),
             encode_varint(self.max_latency),
             encode_varint(self.timescale),
         )
@@ -206,17 +208,17 @@ class Delivery(Struct, frozen=True):
 
     def encode(self) -> bytes:
         """Return the message."""
-        return _message(self.encode_fields())
+        return message(self.encode_fields())
 
     def encode_fields(self) -> bytes:
         """Return the fields without a length, as the end of SUBSCRIBE and as SUBSCRIBE_OK of 04."""
         return b"".join(
             (
-                _byte(self.priority),
-                _byte(self.ordered),
+                byte(self.priority),
+                byte(self.ordered),
                 encode_varint(self.max_latency),
-                _optional(self.start),
-                _optional(self.end),
+                optional(self.start),
+                optional(self.end),
             )
         )
 
@@ -232,8 +234,8 @@ class Delivery(Struct, frozen=True):
             fields.byte(),
             fields.byte(),
             fields.varint(),
-            _decode_optional(fields),
-            _decode_optional(fields),
+            fields.optional(),
+            fields.optional(),
         )
 
 
@@ -248,10 +250,10 @@ class Subscribe(Struct, frozen=True):
 
     def encode(self) -> bytes:
         """Return the message."""
-        return _message(
+        return message(
             encode_varint(self.subscription),
-            _text(self.broadcast),
-            _text(self.track),
+            text(self.broadcast),
+            text(self.track),
             self.delivery.encode_fields(),
         )
 
@@ -335,7 +337,7 @@ SubscribeReply = SubscribeOk | SubscribeStart | SubscribeEnd | SubscribeDrop
 
 def encode_reply(kind: int, reply: SubscribeReply) -> bytes:
     """Return a reply on a subscribe stream: its kind, its length, its body."""
-    return encode_varint(kind) + _message(reply.encode_body())
+    return encode_varint(kind) + message(reply.encode_body())
 
 
 class Fetch(Struct, frozen=True):
@@ -348,10 +350,10 @@ class Fetch(Struct, frozen=True):
 
     def encode(self) -> bytes:
         """Return the message."""
-        return _message(
-            _text(self.broadcast),
-            _text(self.track),
-            _byte(self.priority),
+        return message(
+            text(self.broadcast),
+            text(self.track),
+            byte(self.priority),
             encode_varint(self.sequence),
         )
 
@@ -365,6 +367,9 @@ class Fetch(Struct, frozen=True):
 class GroupHeader(Struct, frozen=True):
     """What stands before the frames of a group."""
 
+    first_frame: ClassVar[int] = 0
+    """The number of the first frame that follows; 06 says it."""
+
     subscription: int
     sequence: int
     unknown: int = 0
@@ -373,7 +378,7 @@ class GroupHeader(Struct, frozen=True):
 
     def encode(self) -> bytes:
         """Return the message."""
-        return _message(encode_varint(self.subscription), encode_varint(self.sequence))
+        return message(encode_varint(self.subscription), encode_varint(self.sequence))
 
     @classmethod
     def decode(cls, body: bytes) -> GroupHeader:
@@ -390,43 +395,9 @@ class Goaway(Struct, frozen=True):
 
     def encode(self) -> bytes:
         """Return the message."""
-        return _message(_text(self.uri))
+        return message(text(self.uri))
 
     @classmethod
     def decode(cls, body: bytes) -> Goaway:
         """Parse a body."""
         return cls(MessageBody(body).text())
-
-
-def _message(*fields: bytes) -> bytes:
-    body = b"".join(fields)
-    return encode_varint(len(body)) + body
-
-
-def _octets(value: bytes) -> bytes:
-    return encode_varint(len(value)) + value
-
-
-def _text(value: str) -> bytes:
-    return _octets(value.encode())
-
-
-def _byte(value: int) -> bytes:
-    return value.to_bytes(1, "big")
-
-
-def _optional(group: int | None) -> bytes:
-    return encode_varint(0 if group is None else group + 1)
-
-
-def _decode_optional(fields: MessageBody) -> int | None:
-    value = fields.varint()
-    return value - 1 if value else None
-
-
-def _count(fields: MessageBody) -> int:
-    """Take how many entries follow; each has at least one byte, so more cannot be meant."""
-    count = fields.varint()
-    if count > fields.unread:
-        raise ProtocolError("a control message is shorter than its fields")
-    return count

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ingest.moq.interface import Limits
+    from ingest.moq.lite_announcing import AnnounceReader
 
 
 class Kind(Enum):
@@ -36,6 +37,7 @@ class ControlStream:
     """A stream in use that carries control messages to us."""
 
     __slots__ = (
+        "announcements",
         "ended",
         "greeted",
         "kind",
@@ -61,6 +63,8 @@ class ControlStream:
         """ANNOUNCE: what was asked for."""
         self.greeted = False
         """ANNOUNCE: ANNOUNCE_OK has come, or does not exist."""
+        self.announcements: AnnounceReader | None = None
+        """ANNOUNCE: reads them."""
         self.subscription = -1
         """SUBSCRIBE and TRACK: whose."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from casfs.errors import NegotiationError, UsageError
 from ingest.moq.lite import LiteSession
-from ingest.moq.lite_versions import LITE_04, LITE_05
+from ingest.moq.lite_versions import LITE_04, LITE_05, LITE_06
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ingest.moq.lite_versions import LiteVersion
 
 _LITE: Final[Mapping[str, LiteVersion]] = {
-    version.protocol: version for version in (LITE_05, LITE_04)
+    version.protocol: version for version in (LITE_05, LITE_06, LITE_04)
 }
 
 PROTOCOLS: Final[Sequence[str]] = tuple(_LITE)

@@ -136,6 +136,25 @@ class MessageBody:
         except UnicodeDecodeError as error:
             raise ProtocolError("a name in a control message is not UTF-8") from error
 
+    def count(self) -> int:
+        """Take how many entries follow; raise `ProtocolError` when they cannot fit.
+
+        Each entry has at least one byte.
+        """
+        count = self.varint()
+        if count > self.unread:
+            raise ProtocolError("a control message is shorter than its fields")
+        return count
+
+    def varints(self) -> tuple[int, ...]:
+        """Take integers that stand behind their number; raise `ProtocolError` when one lacks."""
+        return tuple(self.varint() for _ in range(self.count()))
+
+    def optional(self) -> int | None:
+        """Take an integer that may be missing (`ingest.moq.writing.optional`)."""
+        value = self.varint()
+        return value - 1 if value else None
+
     def _take(self, length: int) -> bytes:
         end = self._offset + length
         if end > len(self._body):

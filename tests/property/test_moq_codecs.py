@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from casfs.errors import ProtocolError
+from ingest.moq import lite_messages_06
 from ingest.moq.lite_frames import decode_zigzag, encode_zigzag, read_plain_frame, read_timed_frame
 from ingest.moq.lite_messages import (
     Announcement,
@@ -31,7 +32,8 @@ from ingest.moq.lite_messages import (
     TrackRequest,
     encode_reply,
 )
-from ingest.moq.lite_versions import LITE_04, LITE_05, LiteVersion
+from ingest.moq.lite_messages_06 import Route, encode_announcement
+from ingest.moq.lite_versions import LITE_04, LITE_05, LITE_06, LiteVersion
 from ingest.moq.negotiation import chosen
 from ingest.moq.reading import StreamReader, TypedMessage
 from ingest.moq.varint import MAX_VARINT, encode_varint, read_varint
@@ -46,6 +48,23 @@ drops = st.tuples(varints, varints, varints).map(
 )
 parameters = st.builds(SetupParameter, varints, st.binary(max_size=80))
 
+deliveries_06 = st.builds(
+    lite_messages_06.Delivery, octets, varints, varints, groups, varints, groups
+)
+hops = st.lists(varints, max_size=9).map(tuple)
+routes = st.builds(Route, hops, varints, st.none() | varints)
+
+
+def announcements(
+    routes: st.SearchStrategy[Route],
+) -> st.SearchStrategy[lite_messages_06.Announcement]:
+    return st.one_of(
+        st.builds(lite_messages_06.AnnounceStart, st.binary(max_size=80), routes),
+        st.builds(lite_messages_06.AnnounceEnd, varints),
+        st.builds(lite_messages_06.AnnounceUpdate, varints, routes),
+    )
+
+
 messages: st.SearchStrategy[Any] = st.one_of(
     st.builds(Setup, st.lists(parameters, max_size=5).map(tuple)),
     st.builds(AnnounceRequest, names, varints),
@@ -54,7 +73,7 @@ messages: st.SearchStrategy[Any] = st.one_of(
         Announcement,
         active=st.booleans(),
         suffix=st.binary(max_size=80),
-        hops=st.lists(varints, max_size=9).map(tuple),
+        hops=hops,
     ),
     st.builds(TrackRequest, names, names),
     st.builds(TrackInfo, octets, octets, varints, varints),
@@ -63,6 +82,12 @@ messages: st.SearchStrategy[Any] = st.one_of(
     st.builds(Fetch, names, names, octets, varints),
     st.builds(GroupHeader, varints, varints),
     st.builds(Goaway, names),
+    st.builds(lite_messages_06.AnnounceRequest, names),
+    st.builds(lite_messages_06.TrackInfo, octets, varints, varints),
+    deliveries_06,
+    st.builds(lite_messages_06.Subscribe, varints, names, names, deliveries_06),
+    st.builds(lite_messages_06.Fetch, names, names, octets, varints, varints, groups),
+    st.builds(lite_messages_06.GroupHeader, varints, varints, varints),
 )
 
 replies_04 = st.one_of(
@@ -77,6 +102,7 @@ replies_05 = st.one_of(
 replies = st.one_of(
     replies_04.map(lambda reply: (LITE_04, *reply)),
     replies_05.map(lambda reply: (LITE_05, *reply)),
+    replies_05.map(lambda reply: (LITE_06, *reply)),
 )
 
 
@@ -145,7 +171,32 @@ def test_a_reply_is_read_back_and_a_cut_one_needs_more(
         assert version.decode_subscribe_reply(message) == value
 
 
-@given(messages, st.binary(max_size=60))
+@given(announcements(routes))
+def test_an_announcement_of_06_is_read_back_and_a_cut_one_needs_more(
+    announcement: lite_messages_06.Announcement,
+) -> None:
+    encoded = encode_announcement(announcement)
+    for length in range(len(encoded)):
+        reader = StreamReader(1 << 16)
+        reader.append(encoded[:length])
+        assert reader.typed_message() is None
+        reader.append(encoded[length:])
+        message = reader.typed_message()
+        assert message is not None
+        assert type(announcement).decode(message.body) == announcement
+
+
+@given(announcements(st.builds(Route, hops, varints)))
+def test_the_body_of_an_announcement_of_06_that_is_cut_is_a_violation(
+    announcement: lite_messages_06.Announcement,
+) -> None:
+    body = announcement.encode_body()
+    for length in range(len(body)):
+        with pytest.raises(ProtocolError):
+            type(announcement).decode(body[:length])
+
+
+@given(messages | announcements(routes), st.binary(max_size=60))
 def test_a_body_of_garbage_is_a_message_or_a_violation(message: Any, body: bytes) -> None:
     try:
         decoded = type(message).decode(body)
@@ -154,7 +205,7 @@ def test_a_body_of_garbage_is_a_message_or_a_violation(message: Any, body: bytes
     assert isinstance(decoded, type(message))
 
 
-@given(st.sampled_from([LITE_04, LITE_05]), st.integers(0, 4), st.binary(max_size=60))
+@given(st.sampled_from([LITE_04, LITE_05, LITE_06]), st.integers(0, 4), st.binary(max_size=60))
 def test_a_reply_of_garbage_is_a_reply_or_a_violation(
     version: LiteVersion, kind: int, body: bytes
 ) -> None:

@@ -26,7 +26,6 @@ from ingest.moq.lite_messages import (
     AnnounceOk,
     Delivery,
     Goaway,
-    GroupHeader,
     Setup,
     SubscribeDrop,
     SubscribeEnd,
@@ -36,8 +35,17 @@ from ingest.moq.lite_messages import (
     TrackInfo,
     encode_reply,
 )
-from ingest.moq.lite_versions import LITE_04, LITE_05, LiteVersion
+from ingest.moq.lite_messages_06 import (
+    AnnounceEnd,
+    AnnounceStart,
+    AnnounceUpdate,
+    Route,
+    encode_announcement,
+)
+from ingest.moq.lite_messages_06 import TrackInfo as TrackInfo06
+from ingest.moq.lite_versions import LITE_04, LITE_05, LITE_06, LiteVersion
 from ingest.moq.varint import encode_varint
+from tests.fakes.lite_relay import group_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,7 +54,7 @@ NOW = 10**18
 ANNOUNCE = 4
 FIRST_SUBSCRIBE = 8
 
-versions = st.sampled_from([LITE_04, LITE_05])
+versions = st.sampled_from([LITE_04, LITE_05, LITE_06])
 
 
 class Transport:
@@ -120,27 +128,44 @@ def frames(draw: st.DrawFn) -> list[tuple[int, bytes]]:
     return draw(st.lists(st.tuples(st.integers(-1000, 1000), st.binary(max_size=30)), max_size=5))
 
 
+def numbered_announcements(suffixes: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    """Return announcements of 06, some with numbers that were not given."""
+    numbers = st.integers(0, 4)
+    routes = st.builds(Route, st.lists(st.integers(0, 2), max_size=2).map(tuple))
+    return st.one_of(
+        st.builds(AnnounceStart, suffixes, routes),
+        st.builds(AnnounceStart, suffixes, routes),
+        st.builds(AnnounceEnd, numbers),
+        st.builds(AnnounceUpdate, numbers, routes),
+    ).map(encode_announcement)
+
+
 @st.composite
 def stream_contents(draw: st.DrawFn, version: LiteVersion, kind: str) -> bytes:
     """Draw what a well-behaved relay sends on a stream of that kind."""
     if kind == "announce":
         head = AnnounceOk(1, 0).encode() if version.announce_ok else b""
         suffixes = st.sampled_from([b"tv", b"radio", b"x" * 50, b"\xff"])
-        announcements = st.builds(Announcement, active=st.booleans(), suffix=suffixes)
-        return head + b"".join(one.encode() for one in draw(st.lists(announcements, max_size=6)))
+        one = (
+            numbered_announcements(suffixes)
+            if version is LITE_06
+            else st.builds(Announcement, st.booleans(), suffixes).map(Announcement.encode)
+        )
+        return head + b"".join(draw(st.lists(one, max_size=6)))
     if kind == "subscribe":
         replies: list[tuple[int, SubscribeReply]] = (
             [(0, SubscribeStart(3)), (1, SubscribeEnd(9)), (2, SubscribeDrop(1, 2, 3))]
-            if version is LITE_05
+            if version is not LITE_04
             else [(0, SubscribeOk(Delivery(0, 0, 0))), (1, SubscribeDrop(1, 2, 3))]
         )
         chosen = draw(st.lists(st.sampled_from(replies), max_size=4))
         return b"".join(encode_reply(*reply) for reply in chosen)
     if kind == "track":
-        return TrackInfo(1, 0, 5000, 1000).encode()
+        info = TrackInfo(1, 0, 5000, 1000)
+        return TrackInfo06(1, 5000, 1000).encode() if version is LITE_06 else info.encode()
     if kind == "bidi":
         return draw(st.sampled_from([b"\5" + Goaway("elsewhere").encode(), b"\1\1\0", b"\4"]))
-    group = b"\0" + GroupHeader(draw(st.integers(0, 2)), draw(st.integers(0, 9))).encode()
+    group = group_header(version, draw(st.integers(0, 2)), draw(st.integers(0, 9)))
     group += frames_of(version, draw(frames()))
     return draw(st.sampled_from([group, group, group, b"\1" + Setup().encode(), b"\x3f"]))
 
@@ -270,12 +295,12 @@ def test_each_subscription_ends_at_most_once(version: LiteVersion, data: st.Data
 class Model:
     """A group as its publisher knows it."""
 
-    def __init__(self, stream: int, subscription: int, sequence: int) -> None:
+    def __init__(self, version: LiteVersion, stream: int, subscription: int, sequence: int) -> None:
         self.stream = stream
         self.subscription = subscription
         self.sequence = sequence
         self.frames: list[tuple[int, bytes]] = []
-        self.unsent = b"\0" + GroupHeader(subscription, sequence).encode()
+        self.unsent = group_header(version, subscription, sequence)
         self.sent = 0
         self.over = False
 
@@ -312,7 +337,7 @@ class Delivered(RuleBasedStateMachine):
         if not self.subscribed:
             return multiple()
         subscription = data.draw(st.sampled_from(self.subscribed))
-        model = Model(3 + 4 * len(self.models), subscription, sequence)
+        model = Model(self.version, 3 + 4 * len(self.models), subscription, sequence)
         self.models.append(model)
         return model
 
@@ -406,7 +431,15 @@ class DeliveredWithoutTimestamps(Delivered):
     version = LITE_04
 
 
+class DeliveredIn06(Delivered):
+    """The same in 06."""
+
+    version = LITE_06
+
+
 TestDelivered = Delivered.TestCase
 TestDelivered.settings = settings(max_examples=60, stateful_step_count=40)
 TestDeliveredWithoutTimestamps = DeliveredWithoutTimestamps.TestCase
 TestDeliveredWithoutTimestamps.settings = settings(max_examples=60, stateful_step_count=40)
+TestDeliveredIn06 = DeliveredIn06.TestCase
+TestDeliveredIn06.settings = settings(max_examples=60, stateful_step_count=40)

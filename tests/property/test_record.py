@@ -16,12 +16,14 @@ from casfs.manifests.record import (
     RECORD_VERSION,
     AliveRecord,
     EpochRecord,
+    ExpiredRecord,
     GapRecord,
     GroupRecord,
     KnownRecord,
     LostSessionRecord,
     Position,
     Record,
+    RestoredRecord,
     SealRecord,
     SegmentRecord,
     StartRecord,
@@ -72,6 +74,11 @@ own: dict[type[Record], dict[str, st.SearchStrategy[object]]] = {
     EpochRecord: {"epoch": small, "reason": names, "recorder": names},
     AliveRecord: {"connected": st.booleans(), "since": times, "recorder": names},
     SealRecord: {"hour": times, "through": small, "recorder": names},
+    ExpiredRecord: {
+        "hour": times, "through": small, "keep": st.lists(small, max_size=3), "groups": small,
+        "bytes": small, "policy": names, "by": names, "writer": names,
+    },
+    RestoredRecord: {"hour": times, "by": names, "writer": names},
 }  # fmt: skip
 records: st.SearchStrategy[Record] = st.one_of(
     [st.builds(kind, **common, **members) for kind, members in own.items()]

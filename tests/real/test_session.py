@@ -21,6 +21,7 @@ from ingest.moq.events import (
 from ingest.session import SessionOptions, open_session
 from ingest.tls import TlsOptions
 from ingest.udp import UdpEndpoint
+from tools.loopback.publisher import running_publisher
 from tools.loopback.relay import running_relay
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 _TV = "demo/tv"
 _VIDEO = "video0.m4s"
 _AUDIO = "audio0.m4s"
-_PROTOCOLS = ["moq-lite-05", "moq-lite-04"]
+_PROTOCOLS = ["moq-lite-05", "moq-lite-06", "moq-lite-04"]
 _PATIENCE = 60
 
 
@@ -223,6 +224,60 @@ async def test_the_end_of_track_and_broadcast_is_told(
         publisher.end_broadcast(_TV)
         ended = await _until(session, BroadcastEnded)
     assert BroadcastEnded(_TV) in ended
+
+
+@pytest.mark.parametrize("protocol", _PROTOCOLS)
+async def test_a_publisher_that_begins_anew_has_ended_and_is_announced_again(
+    protocol: str, relay: Relay, publisher: Publisher, tls: TlsOptions
+) -> None:
+    _publish(publisher, _VIDEO)
+    async with open_session(relay.url, tls=tls, options=_options(protocol)) as session:
+        session.announce("")
+        events = await _until(session, BroadcastAnnounced)
+        publisher.end_broadcast(_TV)
+        events += await _until(session, BroadcastEnded)
+        _publish(publisher, _VIDEO)
+        events += await _until(session, BroadcastAnnounced)
+        _subscribe(session)
+        publisher.append_group(_TV, _VIDEO, [b"anew"])
+        (group,) = (await _groups(session, 1)).values()
+    assert events == [
+        BroadcastAnnounced(_TV, 1),
+        BroadcastEnded(_TV),
+        BroadcastAnnounced(_TV, 2),
+    ]
+    assert group.frames == (b"anew",)
+
+
+# With 04 the relay does not tell it.
+@pytest.mark.parametrize("protocol", ["moq-lite-05", "moq-lite-06"])
+async def test_another_publisher_of_the_same_broadcast_is_another_generation(
+    protocol: str, relay: Relay, publisher: Publisher, tls: TlsOptions
+) -> None:
+    _publish(publisher, _VIDEO)
+    async with open_session(relay.url, tls=tls, options=_options(protocol)) as session:
+        session.announce("demo")
+        events = await _until(session, BroadcastAnnounced)
+        with running_publisher(relay.url, relay.fingerprint) as other:
+            _publish(other, _VIDEO)
+            # The relay prefers one of the two, whichever: at the latest now it is the other.
+            publisher.end_broadcast(_TV)
+            events += await _until(session, BroadcastAnnounced)
+            _subscribe(session)
+            other.append_group(_TV, _VIDEO, [b"from the other"])
+            (group,) = (await _groups(session, 1)).values()
+    assert [event for event in events if isinstance(event, BroadcastAnnounced)] == [
+        BroadcastAnnounced(_TV, 1),
+        BroadcastAnnounced(_TV, 2),
+    ]
+    assert group.frames == (b"from the other",)
+
+
+async def test_of_all_that_we_offer_the_relay_takes_the_first(
+    relay: Relay, tls: TlsOptions
+) -> None:
+    async with open_session(relay.url, tls=tls, options=SessionOptions()) as session:
+        assert session.protocol == "moq-lite-05"
 
 
 async def test_a_refused_session_says_so_and_keeps_the_token_secret(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from ingest.moq.events import (
     BroadcastAnnounced,
     BroadcastEnded,
-    Event,
     GoawayReceived,
     GroupReceived,
     GroupsDropped,
@@ -18,12 +15,10 @@ from ingest.moq.events import (
     TrackRefused,
 )
 from ingest.moq.interface import Limits
-from ingest.moq.lite import LiteSession
 from ingest.moq.lite_messages import (
     Announcement,
     AnnounceOk,
     Delivery,
-    GroupHeader,
     SubscribeDrop,
     SubscribeEnd,
     SubscribeOk,
@@ -33,78 +28,13 @@ from ingest.moq.lite_messages import (
 )
 from ingest.moq.lite_versions import LITE_04, LITE_05, LiteVersion
 from ingest.moq.subscriptions import PATIENCE
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-OPENED_AT = 1000
+from tests.fakes.lite_relay import OPENED_AT, Relay, groups
 
 FRAME_05 = bytes.fromhex("0a 03") + b"abc"
 FRAME_04 = bytes.fromhex("03") + b"abc"
 INFO = TrackInfo(127, 0, 5000, 1_000_000).encode()
 START = encode_reply(0, SubscribeStart(0))
 OK = encode_reply(0, SubscribeOk(Delivery(10, 0, 0)))
-
-
-class Relay:
-    """A session and the transport below it: what it sent, and a hand to feed it."""
-
-    def __init__(self, version: LiteVersion = LITE_05, limits: Limits | None = None) -> None:
-        self.calls: list[str] = []
-        self.now = OPENED_AT
-        self._next_uni = 2
-        self._next_bidi = 4
-        self._next_relay_uni = 3
-        self._next_relay_bidi = 1
-        self.session = LiteSession(version, self, limits or Limits())
-
-    # The transport, as the session sees it
-
-    def open_uni(self) -> int:
-        self._next_uni += 4
-        return self._next_uni - 4
-
-    def open_bidi(self) -> int:
-        self._next_bidi += 4
-        return self._next_bidi - 4
-
-    def send(self, stream: int, data: bytes, *, end: bool = False) -> None:
-        self.calls.append(f"{stream} {data.hex()}{' end' if end else ''}")
-
-    def reset(self, stream: int, code: int) -> None:
-        self.calls.append(f"reset {stream} {code}")
-
-    def stop(self, stream: int, code: int) -> None:
-        self.calls.append(f"stop {stream} {code}")
-
-    # The relay's hand
-
-    def data(self, stream: int, data: bytes = b"", *, end: bool = False) -> list[Event]:
-        return list(self.session.stream_data(stream, data, self.now, end=end))
-
-    def reset_by_relay(self, stream: int, code: int) -> list[Event]:
-        return list(self.session.stream_reset(stream, code, self.now))
-
-    def uni(self, data: bytes, *, end: bool = False) -> tuple[int, list[Event]]:
-        self._next_relay_uni += 4
-        stream = self._next_relay_uni - 4
-        return stream, self.data(stream, data, end=end)
-
-    def bidi(self, data: bytes, *, end: bool = False) -> tuple[int, list[Event]]:
-        self._next_relay_bidi += 4
-        stream = self._next_relay_bidi - 4
-        return stream, self.data(stream, data, end=end)
-
-    def group(
-        self, subscription: int, sequence: int, frames: bytes = b"", *, end: bool = False
-    ) -> tuple[int, list[Event]]:
-        header = GroupHeader(subscription, sequence).encode()
-        return self.uni(b"\0" + header + frames, end=end)
-
-    def sent(self) -> list[str]:
-        """Return what the session did to the transport since last asked."""
-        calls, self.calls = self.calls, []
-        return calls
 
 
 def subscribed(
@@ -115,14 +45,6 @@ def subscribed(
     subscription = relay.session.subscribe("demo/tv", "video0.m4s", priority=10, max_latency=60_000)
     relay.sent()
     return relay, subscription, 4, 8
-
-
-def groups(events: Sequence[Event]) -> list[tuple[int, tuple[bytes, ...], str]]:
-    return [
-        (event.sequence, event.frames, event.reason)
-        for event in events
-        if isinstance(event, GroupReceived)
-    ]
 
 
 # What we ask for

@@ -12,7 +12,7 @@ from ingest.moq.negotiation import PROTOCOLS, chosen, create_session, offer
 
 
 def test_the_offer_goes_under_both_names_with_the_preferred_first() -> None:
-    value = b'"moq-lite-05", "moq-lite-04"'
+    value = b'"moq-lite-05", "moq-lite-06", "moq-lite-04"'
     assert offer() == [
         (b"wt-available-protocols", value),
         (b"sec-webtransport-protocol", value),

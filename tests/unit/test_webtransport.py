@@ -87,7 +87,7 @@ async def test_the_request_offers_the_protocols_under_both_names(
     assert relay.request[b":protocol"] == b"webtransport"
     assert relay.request[b":authority"] == b"relay.test"
     assert relay.request[b":path"] == b"/live?jwt=secret"
-    offer = b'"moq-lite-05", "moq-lite-04"'
+    offer = b'"moq-lite-05", "moq-lite-06", "moq-lite-04"'
     assert relay.request[b"wt-available-protocols"] == offer
     assert relay.request[b"sec-webtransport-protocol"] == offer
 
