@@ -105,6 +105,10 @@ class WriterLockedError(ArchiveError):
     """Another process records this broadcast."""
 
 
+class CollectorLockedError(ArchiveError):
+    """Another process expires, collects or restores."""
+
+
 class ClockError(ArchiveError):
     """The clock stands far behind what is already recorded."""
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from casfs.errors import CasfsError
+from casfs.manifests.record import INIT_TRACKS
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from casfs.archive import Archive, BroadcastWriter, Group
     from casfs.digest import Digest
     from casfs.index.mirror import Mirror
-
-INIT_TRACKS = ("init.mp4", "catalog.json")
-"""Tracks whose newest group a player needs before any media, the better one first."""
 
 _BATCH_GROUPS = 64
 _BATCH_BYTES = 32 << 20
@@ -65,6 +63,9 @@ class Filing:
             return
         with self._resources:
             self.flush()
+            if self._writer is not None:
+                # What is over can expire like what was recorded here.
+                self._writer.seal_hours(0)
             self._follow()
 
     def begin(self) -> bool:

@@ -8,13 +8,14 @@ import click
 
 from casfs.cli.options import Duration, RootFlags, pass_roots
 from casfs.cli.output import format_bytes, print_json, printable, say
+from casfs.cli.relay_options import RelayFlags, pass_relay, url_option
 
 if TYPE_CHECKING:
     from ingest.state import RecorderState, TrackState
 
 
 @click.command("archive")
-@click.option("--url", required=True, help="The relay: https://HOST[:PORT]/PATH, token included.")
+@url_option
 @click.option("--name", "broadcast", required=True, help="The broadcast, below the URL's path.")
 @click.option(
     "--track",
@@ -24,23 +25,17 @@ if TYPE_CHECKING:
     " audio0.m4s]",
 )
 @click.option("--duration", type=Duration(), help="End after this time (90s, 15m, 2h).")
-@click.option("--protocol", "protocols", help="Protocols to offer, the preferred first.")
-@click.option("--tls-ca", metavar="FILE", help="Trust these roots instead of the system's (PEM).")
-@click.option("--tls-fingerprint", metavar="SHA256", help="Trust this one certificate.")
-@click.option("--tls-insecure", is_flag=True, help="Trust anyone. For tests alone.")
+@pass_relay
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as one JSON object.")
 @pass_roots
 def archive_command(
     flags: RootFlags,
     *,
+    relay: RelayFlags,
     url: str,
     broadcast: str,
     tracks: tuple[str, ...],
     duration: float | None,
-    protocols: str | None,
-    tls_ca: str | None,
-    tls_fingerprint: str | None,
-    tls_insecure: bool,
     as_json: bool,
 ) -> None:
     """Record a broadcast from a MoQ relay until it is told to stop.
@@ -55,21 +50,13 @@ def archive_command(
     """
     from ingest.foreground import record_in_foreground
     from ingest.recorder import DEFAULT_TRACKS, RecordOptions
-    from ingest.session import SessionOptions
-    from ingest.tls import TlsOptions
 
-    if tls_insecure:
-        click.echo("casfs: warning: the relay's certificate is not checked at all", err=True)
-    session = SessionOptions()
-    if protocols is not None:
-        names = tuple(name.strip() for name in protocols.split(","))
-        session = SessionOptions(protocols=names)
     options = RecordOptions(
         url=url,
         broadcast=broadcast,
         tracks=tuple(dict.fromkeys(tracks)) or DEFAULT_TRACKS,
-        tls=TlsOptions(ca_file=tls_ca, fingerprint=tls_fingerprint, insecure=tls_insecure),
-        session=session,
+        tls=relay.tls(),
+        session=relay.session(),
     )
     _summarise(record_in_foreground(flags.archive(), options, duration=duration), as_json=as_json)
 

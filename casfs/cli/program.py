@@ -11,7 +11,10 @@ import click
 
 from casfs import __version__
 from casfs.cli.archive import archive_command
+from casfs.cli.broadcasts import broadcasts_command
 from casfs.cli.cat import cat_command
+from casfs.cli.collect import collect_command, restore_command
+from casfs.cli.expire import expire_command
 from casfs.cli.export import export_command
 from casfs.cli.import_ import import_command
 from casfs.cli.index import index_group
@@ -70,8 +73,9 @@ def program(verbose: int) -> None:
 
 
 for _command in (
-    *(init_command, archive_command, verify_command, ls_command, cat_command),
+    *(init_command, broadcasts_command, archive_command, verify_command, ls_command, cat_command),
     *(show_command, export_command, import_command, stats_command),
+    *(expire_command, collect_command, restore_command),
     *(mount_command, index_group),
 ):
     program.add_command(_command)

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from casfs.errors import CasfsError
 from casfs.manifests.locate import find_line
-from casfs.manifests.record import GroupRecord
+from casfs.manifests.record import INIT_TRACKS, GroupRecord
 from casfs.media.boxes import MalformedMediaError
 from casfs.media.catalog import Catalog, parse_hang_catalog, parse_msf_catalog
 from casfs.media.movie import Movie, read_movie
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from casfs.digest import Digest
     from casfs.export.selection import Selection
     from casfs.index.reader import Reader
-
-INIT_TRACKS = ("init.mp4", "catalog.json", "catalog", ".catalog")
-"""Tracks that hold what others need first, the better one first; they are no media themselves."""
 
 _HOLDERS = 100
 

@@ -21,11 +21,11 @@ from casfs.errors import (
     ObjectNotFoundError,
     storage_error,
 )
-from casfs.export.inits import INIT_TRACKS, Inits
+from casfs.export.inits import Inits
 from casfs.export.manifest import Lacking, Progress, Span
 from casfs.export.selection import Selection
 from casfs.export.target import Target
-from casfs.manifests.record import GroupRecord
+from casfs.manifests.record import INIT_TRACKS, GroupRecord
 from casfs.media.groups import samples_of_group
 from casfs.media.layout import Literal
 from casfs.media.recording import flat_recording

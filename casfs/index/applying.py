@@ -19,7 +19,9 @@ from casfs.timestamps import HOUR, parse_time
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_INSERT = "insert into groups values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    from casfs.index.expiring import ExpiredHours
+
+_INSERT = "insert into groups values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class Standing(Struct, frozen=True):
@@ -30,6 +32,7 @@ class Standing(Struct, frozen=True):
     complete: bool
     size: int
     received_start: int
+    expired: bool
 
 
 class _Row(Struct, frozen=True):
@@ -48,20 +51,30 @@ class _Row(Struct, frozen=True):
     complete: bool
     init: bytes | None
     current: bool
+    expired: bool
+
+    @property
+    def shown(self) -> bool:
+        return self.current and not self.expired
 
 
 class JournalRows:
-    """Adds records of the journal with this id. ``below`` finds what stands in an index below."""
+    """Adds records of the journal with this id. ``below`` finds what stands in an index below.
+
+    ``expired`` says what expiries name.
+    """
 
     def __init__(
         self,
         connection: sqlite3.Connection,
         journal: int,
         below: Callable[[GroupRecord, int], Standing | None] | None,
+        expired: ExpiredHours,
     ) -> None:
         self._connection = connection
         self._journal = journal
         self._below = below
+        self._expired = expired
         self.hides = False
         """Whether a record of the index below was superseded."""
 
@@ -90,11 +103,11 @@ class JournalRows:
             return False
         finally:
             self._connection.execute("release new_groups")
-        for hour, count in Counter(row.received_start // HOUR for row in rows).items():
+        shown = [row for row in rows if row.shown]
+        for hour, count in Counter(row.received_start // HOUR for row in shown).items():
             self._count_hour(hour, count)
-        starts = [row.received_start for row in rows]
-        self._count(len(rows), sum(row.size for row in rows))
-        self._widen(min(starts), max(starts))
+        self._count(len(shown), sum(row.size for row in shown))
+        self._widen(rows)
         return True
 
     def _add_group(self, record: GroupRecord) -> None:
@@ -108,14 +121,14 @@ class JournalRows:
             else:
                 self._supersede(before)
         self._connection.execute(f"{_INSERT} on conflict do nothing", msgspec.structs.astuple(row))
-        if row.current:
+        if row.shown:
             self._count_hour(row.received_start // HOUR, 1)
             self._count(1, row.size)
-            self._widen(row.received_start, row.received_start)
+        self._widen([row])
 
     def _standing(self, row: _Row, record: GroupRecord) -> Standing | None:
         found = self._connection.execute(
-            "select number, n, complete, size, received_start from groups"
+            "select number, n, complete, size, received_start, expired from groups"
             " where journal = ? and epoch = ? and sequence = ? and current",
             (row.journal, row.epoch, row.sequence),
         ).fetchone()
@@ -134,8 +147,9 @@ class JournalRows:
                 "insert or ignore into hidden values (?, ?, ?)",
                 (before.number, before.n, self._journal),
             )
-        self._count_hour(before.received_start // HOUR, -1)
-        self._count(-1, -before.size)
+        if not before.expired:
+            self._count_hour(before.received_start // HOUR, -1)
+            self._count(-1, -before.size)
 
     def _count(self, groups: int, size: int) -> None:
         self._connection.execute(
@@ -150,14 +164,18 @@ class JournalRows:
             (self._journal, hour, groups),
         )
 
-    def _widen(self, first: int, last: int) -> None:
+    def _widen(self, rows: Sequence[_Row]) -> None:
+        starts = [row.received_start for row in rows if not row.expired]
+        if not starts:
+            return
         self._connection.execute(
             "update journals set first = min(coalesce(first, ?1), ?1),"
             " last = max(coalesce(last, ?2), ?2) where id = ?3",
-            (first, last, self._journal),
+            (min(starts), max(starts), self._journal),
         )
 
     def _row(self, record: GroupRecord, *, current: bool) -> _Row:
+        received_start = parse_time(record.received_start)
         return _Row(
             record.number,
             record.n,
@@ -167,11 +185,12 @@ class JournalRows:
             bytes.fromhex(record.hash),
             record.offset,
             record.size,
-            parse_time(record.received_start),
+            received_start,
             parse_time(record.received_end),
             record.complete,
             bytes.fromhex(record.init) if record.init is not None else None,
             current,
+            self._expired.name(record.number, received_start // HOUR, record.n),
         )
 
     def _add_event(self, record: Record) -> None:

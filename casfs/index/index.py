@@ -21,7 +21,8 @@ from msgspec import Struct
 from casfs.digest import Digest
 from casfs.durable import open_directory
 from casfs.index.applying import JournalRows, Standing
-from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary
+from casfs.index.expiring import ExpiredHours, apply_expiries, forget_expiries
+from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary, group_row
 from casfs.index.schema import SCHEMA_VERSION, create_tables
 from casfs.manifests.record import GroupRecord, Line, Position, Record
 from casfs.timestamps import HOUR
@@ -40,6 +41,7 @@ _GROUP_COLUMNS = (
     "j.number, j.broadcast, j.track, g.n, g.epoch, g.sequence, g.hash, g.offset, g.size,"
     " g.received_start, g.received_end, g.complete, g.init"
 )
+_SHOWN = "g.current and not g.expired"
 _FROM_GROUPS = f"select {_GROUP_COLUMNS} from groups g join journals j on j.id = g.journal"
 
 
@@ -228,14 +230,27 @@ class Index:
             journal = self._journal(place, known[0] if known else None)
             if journal is None:
                 return False
-            rows = JournalRows(connection, journal, None if below is None else below._standing)  # noqa: SLF001  the same class
-            rows.add(known)
-            self._hides_any |= rows.hides
+            if place.of_expiries:
+                apply_expiries(connection, known)
+            else:
+                self._hides_any |= self._add_records(journal, known, below)
             connection.execute(
                 "update journals set segment = ?, offset = ?, hash = ? where id = ?",
                 (position.segment, position.offset, position.hash, journal),
             )
         return True
+
+    def _add_records(self, journal: int, records: Sequence[Record], below: Index | None) -> bool:
+        """Add what a track or a broadcast tells; return whether it hides what is ``below``."""
+        base = below or self
+        rows = JournalRows(
+            self._connection,
+            journal,
+            None if below is None else below._standing,  # noqa: SLF001  the same class
+            ExpiredHours(base._connection),  # noqa: SLF001  the same class
+        )
+        rows.add(records)
+        return rows.hides
 
     def forget(self, place: JournalPlace) -> None:
         """Drop everything of one journal, so that it is applied anew."""
@@ -244,6 +259,8 @@ class Index:
         with connection:
             row = self._one("select id from journals where place = ?", (str(place),))
             if row is not None:
+                if place.of_expiries:
+                    forget_expiries(connection, *row)
                 for table in ("groups", "hours", "events", "hidden"):
                     connection.execute(f"delete from {table} where journal = ?", row)
                 connection.execute("delete from journals where id = ?", row)
@@ -319,55 +336,58 @@ class Index:
         """Return up to ``most`` current groups of one hour in rising ``n > after``."""
         rows = self._connection.execute(
             f"{_FROM_GROUPS} where g.journal = (select id from journals where number = ?"
-            f" and track = ?) and g.received_start / {HOUR} = ? and g.n > ? and g.current"
+            f" and track = ?) and g.received_start / {HOUR} = ? and g.n > ? and {_SHOWN}"
             " order by g.n limit ?",
             (track.broadcast.number, track.name, hour, after, most),
         )
-        return [_group(row) for row in rows.fetchall()]
+        return [group_row(row) for row in rows.fetchall()]
 
     def newest(self, track: TrackRow, *, complete: bool) -> GroupRow | None:
         """Return the current group of the highest epoch and sequence."""
         row = self._one(
             f"{_FROM_GROUPS} where g.journal = (select id from journals where number = ?"
-            " and track = ?) and g.complete = ? and g.current"
+            f" and track = ?) and g.complete = ? and {_SHOWN}"
             " order by g.epoch desc, g.sequence desc limit 1",
             (track.broadcast.number, track.name, complete),
         )
-        return _group(row) if row else None
+        return group_row(row) if row else None
 
     def group(self, number: int, n: int) -> GroupRow | None:
         """Return the current group that this record committed."""
-        row = self._one(f"{_FROM_GROUPS} where g.number = ? and g.n = ? and g.current", (number, n))
-        return _group(row) if row else None
+        row = self._one(
+            f"{_FROM_GROUPS} where g.number = ? and g.n = ? and {_SHOWN}",
+            (number, n),
+        )
+        return group_row(row) if row else None
 
     def find(self, track: TrackRow, epoch: int, sequence: int) -> GroupRow | None:
         """Return the current group of this identity."""
         row = self._one(
             f"{_FROM_GROUPS} where g.journal = (select id from journals where number = ?"
-            " and track = ?) and g.epoch = ? and g.sequence = ? and g.current",
+            f" and track = ?) and g.epoch = ? and g.sequence = ? and {_SHOWN}",
             (track.broadcast.number, track.name, epoch, sequence),
         )
-        return _group(row) if row else None
+        return group_row(row) if row else None
 
     def referencing(self, digest: Digest) -> list[GroupRow]:
-        """Return every group record whose payload lies in this object, superseded ones too."""
+        """Return the group records that need this object for their payload, superseded ones too."""
         rows = self._connection.execute(
-            f"{_FROM_GROUPS} where g.hash = ? order by g.number, g.n", (bytes.fromhex(digest),)
+            f"{_FROM_GROUPS} where g.hash = ? and not g.expired order by g.number, g.n",
+            (bytes.fromhex(digest),),
         )
-        return [_group(row) for row in rows.fetchall()]
+        return [group_row(row) for row in rows.fetchall()]
 
     def objects(self, shard: str) -> Iterator[tuple[Digest, int | None]]:
-        """Yield each object of a shard that any record needs, and the bytes it must have at least.
+        """Yield each object of a shard that a record needs, and the bytes it must have at least.
 
-        None for an object that is known only as the init of others.
+        What expired needs nothing. None for an object that is known only as the init of others.
         """
         first = bytes.fromhex(shard).ljust(32, b"\x00")
         last = bytes.fromhex(shard).ljust(32, b"\xff")
         cursor = self._connection.execute(
-            "select hash, max(size) from ("
-            "select hash, offset + size as size from groups where hash between ?1 and ?2"
-            " union all select init, null from groups where init between ?1 and ?2"
-            ") group by hash",
+            "select hash, max(size) from (select hash, offset + size as size from groups"
+            " where hash between ?1 and ?2 and not expired union all select init, null from groups"
+            " where init between ?1 and ?2 and not expired) group by hash",
             (first, last),
         )
         while rows := cursor.fetchmany(_PAGE):
@@ -381,22 +401,22 @@ class Index:
         found = [
             self._one(
                 f"{_FROM_GROUPS} where g.journal = (select id from journals where number = ?"
-                f" and track = ?) and g.epoch = ? and g.sequence {relation} ? and g.current"
+                f" and track = ?) and g.epoch = ? and g.sequence {relation} ? and {_SHOWN}"
                 f" order by g.sequence {direction} limit 1",
                 (track.broadcast.number, track.name, epoch, sequence),
             )
             for relation, direction in (("<", "desc"), (">", "asc"))
         ]
-        below, above = (_group(row) if row else None for row in found)
+        below, above = (group_row(row) if row else None for row in found)
         return below, above
 
     def epochs(self, track: TrackRow) -> list[int]:
         """Return the epochs in which the track has current groups, in order."""
         rows = self._connection.execute(
             "with recursive leap (epoch) as ("
-            " select min(epoch) from groups where journal = ?1 and current"
+            " select min(epoch) from groups where journal = ?1 and current and not expired"
             " union all"
-            " select (select min(epoch) from groups where journal = ?1 and current"
+            " select (select min(epoch) from groups where journal = ?1 and current and not expired"
             " and epoch > leap.epoch) from leap where leap.epoch is not null)"
             " select epoch from leap where epoch is not null",
             self._one(
@@ -430,7 +450,7 @@ class Index:
 
     def _standing(self, record: GroupRecord, sequence: int) -> Standing | None:
         row = self._one(
-            "select number, n, complete, size, received_start from groups where journal ="
+            "select number, n, complete, size, received_start, expired from groups where journal ="
             " (select id from journals where number = ? and track = ?)"
             " and epoch = ? and sequence = ? and current",
             (record.number, record.track, record.epoch, sequence),
@@ -439,26 +459,6 @@ class Index:
 
     def _one(self, query: str, values: Sequence[object]) -> Any:  # noqa: ANN401  a row of SQLite
         return self._connection.execute(query, values).fetchone()
-
-
-def _group(row: Any) -> GroupRow:  # noqa: ANN401  a row of SQLite
-    number, broadcast, track, n, epoch, sequence, digest, offset, size, start, end, whole, init = (
-        row
-    )
-    return GroupRow(
-        broadcast=BroadcastRow(number, broadcast),
-        track=track,
-        n=n,
-        epoch=epoch,
-        sequence=sequence,
-        hash=Digest(digest.hex()),
-        offset=offset,
-        size=size,
-        received_start=start,
-        received_end=end,
-        complete=bool(whole),
-        init=Digest(init.hex()) if init is not None else None,
-    )
 
 
 @contextlib.contextmanager

@@ -27,14 +27,15 @@ def needed_objects(
 ) -> Iterator[tuple[Digest, int | None]]:
     """Yield each object of a shard that these groups need, and the bytes it must have at least.
 
-    ``broadcasts``: numbers, None for all. ``since`` and ``until`` bound the groups'
-    received-start (nanoseconds UTC, ``until`` excluded). None instead of the bytes for an object
-    that is known only as the init of others. Raises `casfs.index.index.IndexFault`.
+    What expired needs nothing. ``broadcasts``: numbers, None for all. ``since`` and ``until``
+    bound the groups' received-start (nanoseconds UTC, ``until`` excluded). None instead of the
+    bytes for an object that is known only as the init of others. Raises
+    `casfs.index.index.IndexFault`.
     """
     if broadcasts is None and since is None and until is None:
         yield from index.objects(shard)
         return
-    chosen = "received_start >= ?3 and received_start < ?4"
+    chosen = "not expired and received_start >= ?3 and received_start < ?4"
     if broadcasts is not None:
         chosen += " and number in (select value from json_each(?5))"
     rows = index.select(

@@ -3,6 +3,7 @@
 The index is opened read-only; a user who may not write sees the same as one who may. What the
 manifests have beyond it goes into an overlay in memory (an index as well, spilled to disk when it
 grows), renewed as the index catches up. With no usable index at all the overlay holds everything.
+What has expired is as the index has it: until the index knows of an expiry, the groups show.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ from casfs.index.mirror import HeadOf, catch_up_journal, no_head
 from casfs.index.references import references
 from casfs.index.rows import TrackSummary
 from casfs.index.statistics import gather
-from casfs.manifests.layout import JournalPlace, broadcast_directories, journal_places
+from casfs.manifests.layout import (
+    JournalPlace,
+    broadcast_directories,
+    expiry_place,
+    journal_places,
+)
 from casfs.names import encode_name
 from casfs.timestamps import HOUR
 
@@ -64,7 +70,7 @@ class Reader:
         self._clock = clock
         self._base: Index | None = None
         self._overlay = Index.temporary(store)
-        self._below: dict[JournalPlace, Position | None] = {}
+        self._below: dict[JournalPlace, tuple[Position | None, Position | None]] = {}
         self._fresh: dict[str, float] = {}
         self._trouble = ""
 
@@ -280,13 +286,17 @@ class Reader:
         )
 
     def _refresh(self, place: JournalPlace) -> None:
+        expiries = expiry_place(place.broadcast)
         if self._base is not None:
-            position = self._base.position(place)
-            if self._below.get(place) != position:
-                # The index has gone on: what the overlay has of this journal is in it now.
+            positions = (self._base.position(place), self._base.position(expiries))
+            if self._below.get(place) != positions:
+                # The index has gone on: what the overlay has of this journal is in it now, or some
+                # of it has expired.
                 self._overlay.forget(place)
-                self._below[place] = position
+                self._below[place] = positions
                 self._fresh.pop(str(place), None)
+        elif self._stale(str(expiries)):
+            catch_up_journal(self._overlay, self._root, expiries, sync=False)
         if self._stale(str(place)):
             catch_up_journal(
                 self._overlay,

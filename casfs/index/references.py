@@ -68,12 +68,14 @@ def references(indexes: Sequence[Index], digest: Digest, most: int) -> Reference
     listed: list[Reference] = []
     uses: dict[tuple[int, str, int], InitUse] = {}
     for index in indexes:
-        for row in index.select("select count(*) from groups where hash = ?", (raw,)):
+        for row in index.select(
+            "select count(*) from groups where hash = ? and not expired", (raw,)
+        ):
             groups += row[0]
         for row in index.select(
             "select j.broadcast, j.track, g.number, g.n, g.epoch, g.sequence, g.offset, g.size,"
             " g.received_start, g.current from groups g join journals j on j.id = g.journal"
-            " where g.hash = ? order by g.number, g.n limit ?",
+            " where g.hash = ? and not g.expired order by g.number, g.n limit ?",
             (raw, most),
         ):
             broadcast, track, number, n, epoch, sequence, offset, size, start, current = row
@@ -87,7 +89,7 @@ def references(indexes: Sequence[Index], digest: Digest, most: int) -> Reference
         for row in index.select(
             "select j.broadcast, j.track, g.number, g.epoch, count(*), min(g.sequence),"
             " max(g.sequence) from groups g join journals j on j.id = g.journal"
-            " where g.init = ? group by g.journal, g.epoch",
+            " where g.init = ? and not g.expired group by g.journal, g.epoch",
             (raw,),
         ):
             use = InitUse(*row)

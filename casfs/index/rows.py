@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 
 from casfs.digest import Digest
@@ -65,3 +67,24 @@ class GroupRow(Struct, frozen=True):
     """False if the group was cut short; ``size`` is then what arrived."""
     init: Digest | None
     """The init or catalog object that a player needs first, where known."""
+
+
+def group_row(row: Any) -> GroupRow:  # noqa: ANN401  a row of SQLite
+    """Return the row of these columns, the broadcast's number, name and track's name first."""
+    number, broadcast, track, n, epoch, sequence, digest, offset, size, start, end, whole, init = (
+        row
+    )
+    return GroupRow(
+        broadcast=BroadcastRow(number, broadcast),
+        track=track,
+        n=n,
+        epoch=epoch,
+        sequence=sequence,
+        hash=Digest(digest.hex()),
+        offset=offset,
+        size=size,
+        received_start=start,
+        received_end=end,
+        complete=bool(whole),
+        init=Digest(init.hex()) if init is not None else None,
+    )

@@ -13,7 +13,7 @@ from casfs.timestamps import HOUR
 if TYPE_CHECKING:
     import sqlite_utils
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def create_tables(database: sqlite_utils.Database, store: str) -> None:
@@ -37,9 +37,9 @@ def create_tables(database: sqlite_utils.Database, store: str) -> None:
             "segment": str,  # file name of the segment up to which lines are applied
             "offset": int,  # bytes of that segment which are applied
             "hash": str,  # sum of the last applied line
-            "groups": int,  # current groups: rows of "groups" with current = 1
+            "groups": int,  # shown groups: rows of "groups" that are current and not expired
             "bytes": int,  # the sum of their sizes
-            "first": int,  # their earliest received_start, ns UTC; null if there are none
+            "first": int,  # earliest received_start of rows that are not expired, ns UTC, or null
             "last": int,  # their latest received_start
         },
         pk="id",
@@ -64,24 +64,37 @@ def create_tables(database: sqlite_utils.Database, store: str) -> None:
             "complete": int,  # 1 if the publisher ended the group
             "init": bytes,  # 32 bytes: what a player needs first; null if unknown
             "current": int,  # 0 if another record of the same identity stands for the group
+            "expired": int,  # 1 if an expiry names the record
         },
         pk=("number", "n"),
+        defaults={"expired": 0},
     )
     # Listings go hour by hour; within an hour in the order of commits.
     database.execute(
-        f"create index groups_by_hour on groups (journal, received_start / {HOUR}, n) where current"
+        f"create index groups_by_hour on groups (journal, received_start / {HOUR}, n)"
+        " where not expired"
     )
     database.execute(
         "create unique index groups_by_sequence on groups (journal, epoch, sequence) where current"
     )
     database.execute("create index groups_by_hash on groups (hash)")
     database.execute("create index groups_by_init on groups (init) where init is not null")
-    # One row for each hour of a journal that holds current groups.
+    # One row for each hour of a broadcast of which something is expired.
+    database.table("expired").create(
+        {
+            "number": int,  # the broadcast's number
+            "hour": int,  # received_start in hours since the Unix epoch
+            "through": int,  # the highest commit number that is expired
+            "keep": str,  # JSON array of commit numbers that are not
+        },
+        pk=("number", "hour"),
+    )
+    # One row for each hour of a journal that holds shown groups.
     database.table("hours").create(
         {
             "journal": int,  # journals.id
             "hour": int,  # received_start in hours since the Unix epoch
-            "groups": int,  # how many; 0 once all were superseded
+            "groups": int,  # how many; 0 once all were superseded or expired
         },
         pk=("journal", "hour"),
     )

@@ -138,7 +138,7 @@ class _Gathering:
         for index, journals in zip(self._indexes, self._journals, strict=True):
             for journal, hour, groups, size in index.select(
                 f"select journal, received_start / {HOUR}, count(*), sum(size) from groups"
-                f" where current group by journal, received_start / {HOUR}"
+                f" where current and not expired group by journal, received_start / {HOUR}"
             ):
                 if journal in journals:
                     self._add_groups(journals[journal], hour // _HOURS_A_DAY, groups, size)
@@ -187,7 +187,7 @@ class _Gathering:
         for hidden in overlay.select("select number, n from hidden"):
             for journal, start, size in base.select(
                 "select journal, received_start, size from groups"
-                " where number = ? and n = ? and current",
+                " where number = ? and n = ? and current and not expired",
                 hidden,
             ):
                 track = self._journals[0].get(journal)
@@ -223,7 +223,8 @@ class _Gathering:
             # The plus keeps SQLite from walking the index on hashes, which would visit the table at
             # random; sorting reads it from end to end, in little memory and a temporary file.
             for digest, journal, size, first in index.select(
-                "select hash, journal, offset + size, received_start from groups order by +hash"
+                "select hash, journal, offset + size, received_start from groups"
+                " where not expired order by +hash"
             ):
                 track = journals.get(journal)
                 if track is not None:
@@ -252,15 +253,16 @@ class _Gathering:
             for index in self._indexes
             for row in index.select(
                 "with recursive leap (init) as ("
-                " select min(init) from groups where init is not null"
+                " select min(init) from groups where init is not null and not expired"
                 " union all"
-                " select (select min(init) from groups where init > leap.init) from leap"
+                " select (select min(init) from groups where init > leap.init and not expired)"
+                " from leap"
                 " where leap.init is not null)"
                 " select init from leap where init is not null"
             )
         }
         for init in sorted(inits):
-            query = "select 1 from groups where hash = ? limit 1"
+            query = "select 1 from groups where hash = ? and not expired limit 1"
             if not any(row for index in self._indexes for row in index.select(query, (init,))):
                 yield Digest(init.hex())
 

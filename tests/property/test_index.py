@@ -11,15 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from casfs.digest import digest_of
+from casfs.expiries import ExpiryWriter, lock_expiries
 from casfs.index.index import Index
 from casfs.index.mirror import catch_up, catch_up_journal
 from casfs.index.reader import Reader
+from casfs.index.rows import BroadcastRow
+from casfs.manifests.expiry import NOTHING_EXPIRED, ExpiredHour
 from casfs.manifests.layout import all_journals
+from casfs.retention import Decision
 from casfs.timestamps import HOUR
 from tests.fakes.store import NOON, Clock, group, make_archive
 
 if TYPE_CHECKING:
-    from casfs.archive import Group
+    from casfs.archive import Archive, Group
 
 groups = st.builds(
     group,
@@ -59,6 +63,22 @@ def answers(lookup: Index | Reader) -> list[object]:
     return found
 
 
+def expire_or_restore(archive: Archive, data: st.DataObject) -> None:
+    """Record any decision about any hour, whether or not it would ever be taken."""
+    hour = NOON // HOUR + data.draw(st.integers(0, 3), "hour")
+    state = ExpiredHour(
+        data.draw(st.integers(0, 40), "through"), data.draw(st.frozensets(st.integers(1, 40)))
+    )
+    decision = Decision(
+        broadcast=BroadcastRow(1, "news"), hour=hour, expired=state, groups=0, bytes=0, reason=""
+    )
+    with lock_expiries(archive.roots):
+        writer = ExpiryWriter(archive, clock=Clock())
+        if data.draw(st.booleans(), "restore"):
+            writer.restore(decision.broadcast, {hour: NOTHING_EXPIRED})
+        writer.expire(decision.broadcast, [decision])
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     batches=st.lists(st.lists(groups, min_size=1, max_size=4), min_size=1, max_size=6),
@@ -83,6 +103,8 @@ def test_rebuilt_followed_and_overlaid_indexes_agree(
         with archive.writer("news", clock=Clock()) as writer:
             for batch in batches:
                 writer.commit(batch)
+                if data.draw(st.booleans(), "expire"):
+                    expire_or_restore(archive, data)
                 if data.draw(st.booleans(), "follow"):
                     catch_up(following, root)
                 if data.draw(st.booleans(), "mirror"):
@@ -90,6 +112,7 @@ def test_rebuilt_followed_and_overlaid_indexes_agree(
                 if data.draw(st.booleans(), "read"):
                     answers(reader)
         catch_up(following, root)
+        mirror.step(None)
         at_once = stack.enter_context(contextlib.closing(Index.temporary(archive.store_id)))
         catch_up(at_once, root)
         expected = answers(at_once)
@@ -100,7 +123,8 @@ def test_rebuilt_followed_and_overlaid_indexes_agree(
         ]
         # Again, over a base that stands anywhere.
         overlay = stack.enter_context(contextlib.closing(Index.temporary(archive.store_id)))
-        for place in all_journals(root):
+        # What came before its expiry is as what came after it.
+        for place in reversed(list(all_journals(root))):
             catch_up_journal(overlay, root, place, sync=False)
         assert answers(overlay) == expected
 

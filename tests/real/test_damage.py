@@ -30,7 +30,7 @@ class Group(Struct, frozen=True, forbid_unknown_fields=True):
     broadcast: str
     track: str
     epoch: int
-    sequence: int
+    sequence: str
     n: int
 
 
@@ -119,8 +119,8 @@ def test_verify_names_the_damaged_object_and_every_group_that_needs_it(
     (damaged,) = report.damaged
     assert damaged.hash == digest_of(station.sent[VIDEO][VICTIM])
     assert {(group.track, group.epoch, group.sequence) for group in damaged.groups} == {
-        (VIDEO, 1, VICTIM),
-        ("copy.m4s", 1, 0),
+        (VIDEO, 1, str(VICTIM)),
+        ("copy.m4s", 1, "0"),
     }
     assert (report.missing, report.manifest_errors) == ([], [])
     assert report.objects == before.objects

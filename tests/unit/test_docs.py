@@ -210,20 +210,30 @@ def test_the_names_in_the_picture_are_those_of_the_mount() -> None:
 def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
-    (unit,) = [block for block in page("docs/operations.md").blocks if block.language == "ini"]
+    units = [block for block in page("docs/operations.md").blocks if block.language == "ini"]
     casfs = shutil.which("true")
     assert casfs is not None
-    text = unit.text.replace("/opt/casfs/.venv/bin/casfs", casfs)
-    assert text != unit.text
-    assert not complaints_of_systemd(tmp_path / "good", text)
-    assert complaints_of_systemd(tmp_path / "bad", text.replace("Restart=always", "Restart=odd"))
+    recorder, verifier, timer = (
+        unit.text.replace("/opt/casfs/.venv/bin/casfs", casfs) for unit in units
+    )
+    assert casfs in recorder
+    assert casfs in verifier
+    complaints = complaints_of_systemd
+    assert not complaints(tmp_path / "good", {"casfs-demo-tv.service": recorder})
+    bad = recorder.replace("Restart=always", "Restart=odd")
+    assert complaints(tmp_path / "bad", {"casfs-demo-tv.service": bad})
+    timed = {"casfs-verify.service": verifier, "casfs-verify.timer": timer}
+    assert not complaints(tmp_path / "timed", timed)
+    timed["casfs-verify.timer"] = timer.replace("03:00", "three")
+    assert complaints(tmp_path / "mistimed", timed)
 
 
-def complaints_of_systemd(directory: Path, unit: str) -> list[str]:
-    """Return what systemd says of this unit; it may say what it likes of the machine's own."""
+def complaints_of_systemd(directory: Path, units: dict[str, str]) -> list[str]:
+    """Return what systemd says of these units; it may say what it likes of the machine's own."""
     directory.mkdir()
-    path = directory / "casfs-demo-tv.service"
-    path.write_text(unit)
+    for name, text in units.items():
+        (directory / name).write_text(text)
+    path = directory / next(reversed(units))
     result = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True, check=False
     )

@@ -29,6 +29,7 @@ from casfs.manifests.segment import parse_segment_name
 from casfs.names import MAX_NAME_BYTES, encode_name
 from casfs.roots import Format
 from casfs.timestamps import DAY, parse_time
+from casfs.verify.quarantine import QuarantineRecord
 from tests.fakes.store import (
     Clock,
     crash,
@@ -92,6 +93,8 @@ def test_every_kind_is_known_or_marked_as_not_written() -> None:
 def test_every_member_of_the_other_files_is_described() -> None:
     assert members_in("format.json") == list(Format.__struct_fields__)
     assert members_in("Heads") == list(Heads.__struct_fields__)
+    own = set(QuarantineRecord.__struct_fields__) - set(Record.__struct_fields__)
+    assert set(members_in("Quarantine")) == own
     assert members_in("Lines")[:3] == list(LINE_MEMBERS)
     assert members_in("Lines")[3:] == list(Position.__struct_fields__)
 

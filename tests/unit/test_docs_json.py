@@ -15,6 +15,7 @@ import pytest
 from casfs.digest import digest_of
 from casfs.mount.status import DamagedObject, GroupIdentity, MountStatus, render_status
 from casfs.timestamps import HOUR
+from tests.fakes.hours import LONG_AGO, hour_group, record_hours
 from tests.fakes.store import (
     NOON,
     Clock,
@@ -171,16 +172,34 @@ def test_every_command_that_prints_json_has_a_section() -> None:
             assert prints == (" ".join(names) in PAGE.headings), names
 
 
-def test_verify(archive: Archive) -> None:
+def test_verify(archive: Archive, tmp_path: Path) -> None:
     for item in (group(1), group(2)):
         flip_bit(object_file(archive, item), 1)
     os.unlink(object_file(archive, group(3)))
     (path,) = segments(journal_directory(archive, "demo", "silent"))
     flip_bit(path, 30)
     (said,) = run(archive, "verify", "--json", code=3)
-    assert isinstance(said, dict)
-    assert said["sound"] is False
-    check_members("casfs verify", said)
+    assert dict_of(said)["sound"] is False
+    other = tmp_path / "other" / "objects" / "blake3"
+    for name in (object_file(archive, group(1)), object_file(archive, group(3))):
+        shard = other / os.path.basename(os.path.dirname(name))
+        shard.mkdir(parents=True)
+        (shard / os.path.basename(name)).write_bytes(b"video0.m4s 1 3")
+    mend = ("--quarantine", "--repair-from", str(tmp_path / "other"))
+    (mended,) = run(archive, "verify", "--json", *mend, code=3)
+    (selected,) = run(archive, "verify", "--json", "--sample", "1%", code=3)
+    check_members("casfs verify", said, mended, selected)
+
+
+def test_expire_collect_and_restore(archive: Archive) -> None:
+    record_hours(archive, [[hour_group(LONG_AGO + at, b"%d" % at, sequence=at)] for at in range(2)])
+    limits = ("--older-than", "1s", "--json")
+    check_members("casfs expire", *run(archive, "expire", *limits))
+    check_members("casfs expire", *run(archive, "expire", *limits, "--yes"))
+    dry = run(archive, "collect", "--json")
+    check_members("casfs collect", *dry, *run(archive, "collect", "--json", "--yes"))
+    dry = run(archive, "restore", "--all", "--json")
+    check_members("casfs restore", *dry, *run(archive, "restore", "--all", "--json", "--yes"))
 
 
 def test_index(archive: Archive) -> None:

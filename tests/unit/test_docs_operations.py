@@ -16,6 +16,7 @@ from casfs.archive import Archive
 from casfs.errors import ForeignRootError
 from casfs.roots import Roots
 from casfs.timestamps import HOUR
+from tests.fakes.hours import LONG_AGO, hour_group, in_trash, record_hours
 from tests.fakes.store import Clock, check, contents, flip_bit, group, object_file
 from tools.docs.markdown import read_page
 
@@ -230,6 +231,20 @@ def test_a_lost_index_is_made_anew(place: Place, writer: BroadcastWriter) -> Non
     assert contents(place.archive()) == before
 
 
+def test_what_is_old_goes_and_comes_back_by_the_commands_of_the_page(place: Place) -> None:
+    archive = place.archive()
+    record_hours(
+        archive, [[hour_group(LONG_AGO + at, b"%d" % at, sequence=at)] for at in range(30)]
+    )
+    place.shell(BLOCKS["Retention"])
+    assert len(contents(archive)) == 24
+    assert len(in_trash(archive)) == 6
+    place.shell(BLOCKS["Undo an expiry"])
+    assert len(contents(archive)) == 30
+    assert in_trash(archive) == set()
+    assert check(archive).sound
+
+
 def test_a_recorder_fills_a_new_index_with_every_broadcast(place: Place) -> None:
     archive = place.archive()
     places: list[JournalPlace] = []
@@ -251,5 +266,7 @@ def test_every_command_block_is_run_here() -> None:
         "The index",
         "Backup",
         "Restore",
+        "Retention",
+        "Undo an expiry",
     }
     assert len(BLOCKS) == sum(block.language == "bash" for block in PAGE.blocks)

@@ -42,9 +42,15 @@ LAYERS: dict[str, frozenset[str]] = {
     "show": _ARCHIVE,
     "export": _ARCHIVE,
     "adopt": _ARCHIVE,
-    "collect": _ARCHIVE,
+    "retention": _STORES | {"index"},
+    "trash": _GROUND | {"roots", "objects"},
+    "expiries": _ARCHIVE | {"retention"},
+    "expire": _ARCHIVE | {"retention", "trash", "expiries"},
+    "collect": _ARCHIVE | {"retention", "trash", "expiries", "expire"},
     "mount": _ARCHIVE,
-    "cli": _ARCHIVE | {"config", "verify", "show", "export", "adopt", "collect", "mount"},
+    "cli": _ARCHIVE
+    | {"config", "verify", "show", "export", "adopt", "mount"}
+    | {"retention", "expire", "collect"},
 }
 
 PURE = (
@@ -53,6 +59,8 @@ PURE = (
     "casfs.adopt.lines",
     "casfs.adopt.epochs",
     "casfs.manifests.record",
+    "casfs.manifests.expiry",
+    "casfs.retention",
     "casfs.media",
     "casfs.mount.tree",
     "casfs.mount.filenames",
@@ -367,7 +375,7 @@ RULES = (
                     "casfs.objects",
                     "casfs.manifests",
                     "casfs.archive",
-                    "casfs.collect",
+                    "casfs.expiries",
                     "casfs.verify",
                 }
             ),
@@ -377,6 +385,19 @@ RULES = (
             ("ingest.recorder", "from casfs.manifests.journal import Journal"),
         ),
         keeps=(("casfs.archive", "from casfs.manifests.journal import Journal"),),
+    ),
+    Rule(
+        "only a command asks for anything to expire or to be deleted",
+        lambda module: _imports(
+            module,
+            *("casfs.expiries", "casfs.expire", "casfs.collect"),
+            allowed_in=frozenset({"casfs.cli", "casfs.expire", "casfs.collect"}),
+        ),
+        breaks=(
+            ("casfs.mount.tree", "from casfs.collect import collect"),
+            ("ingest.recorder", "def f():\n    from casfs.expire import expire"),
+        ),
+        keeps=(("casfs.cli.collect", "from casfs.collect import collect"),),
     ),
     Rule(
         "what only developers install is not imported",

@@ -16,7 +16,15 @@ ROOT = Path(__file__).parents[2]
 
 LOCKS = ("requirements.lock", "requirements-build.lock")
 SCRIPTS = (
-    *("tools/setup", "tools/test", "tools/quickstart", "tools/lock", "tools/bench", ".ci/run"),
+    *(
+        "tools/setup",
+        "tools/test",
+        "tools/quickstart",
+        "tools/lock",
+        "tools/bench",
+        "tools/crash",
+        ".ci/run",
+    ),
 )
 MAX_LINES = 500
 

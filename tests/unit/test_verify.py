@@ -14,7 +14,7 @@ import pytest
 from casfs.digest import digest_of
 from casfs.errors import StorageError
 from casfs.objects.local import LocalStore
-from casfs.verify import Progress, verify
+from casfs.verify import Plan, Progress, verify
 from tests.fakes.store import (
     Clock,
     check,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from casfs.archive import Archive
+    from casfs.verify import Level
 
 
 @pytest.fixture
@@ -75,12 +76,12 @@ def test_the_report_keeps_its_shape(archive: Archive) -> None:
     flip_bit(segments(journal_directory(archive, "news", "audio0.m4s"))[0], 50)
     shape = json.loads(msgspec.json.encode(check(archive)))
     assert set(shape) == {
-        "sound", "objects", "bytes", "damaged", "missing", "unreferenced", "manifest_errors",
-        "seconds",
+        "sound", "complete", "level", "objects", "skipped", "bytes", "damaged", "missing",
+        "repaired", "unmended", "unreferenced", "manifest_errors", "seconds",
     }  # fmt: skip
     assert shape["sound"] is False
     named = {"hash", "path", "groups", "groups_total"}
-    assert set(shape["damaged"][0]) == named | {"reason"}
+    assert set(shape["damaged"][0]) == named | {"reason", "quarantined"}
     assert set(shape["missing"][0]) == named
     assert set(shape["damaged"][0]["groups"][0]) == {
         "broadcast", "track", "epoch", "sequence", "n",
@@ -110,7 +111,7 @@ def test_a_damaged_object_is_named_with_the_groups_that_need_it(
     assert found.path == os.path.relpath(path, archive.roots.cas)
     assert found.reason.startswith("hashes to ")
     assert [(g.broadcast, g.track, g.epoch, g.sequence) for g in found.groups] == [
-        ("news", "video0.m4s", 1, 2)
+        ("news", "video0.m4s", 1, "2")
     ]
     assert found.groups_total == 1
 
@@ -121,7 +122,7 @@ def test_a_missing_object_is_named_with_the_groups_that_need_it(archive: Archive
     assert not report.sound
     assert report.damaged == []
     (found,) = report.missing
-    assert [(g.track, g.sequence) for g in found.groups] == [("audio0.m4s", 3)]
+    assert [(g.track, g.sequence) for g in found.groups] == [("audio0.m4s", "3")]
 
 
 def test_everything_is_reported_not_only_the_first(archive: Archive) -> None:
@@ -132,8 +133,8 @@ def test_everything_is_reported_not_only_the_first(archive: Archive) -> None:
     flip_bit(segments(journal_directory(archive, "news", "audio0.m4s"))[0], 50)
     flip_bit(segments(journal_directory(archive, "news", "@broadcast"))[0], 50)
     report = check(archive)
-    assert {found.groups[0].sequence for found in report.damaged} == {0, 2}
-    assert {found.groups[0].sequence for found in report.missing} == {1, 3}
+    assert {found.groups[0].sequence for found in report.damaged} == {"0", "2"}
+    assert {found.groups[0].sequence for found in report.missing} == {"1", "3"}
     assert {error.journal for error in report.manifest_errors} == {
         "news/@broadcast", "news/audio0.m4s",
     }  # fmt: skip
@@ -147,7 +148,7 @@ def test_an_object_that_many_need_is_reported_once(tmp_path: Path) -> None:
     flip_bit(object_file(archive, group(0, b"silence")), 0)
     (found,) = check(archive).damaged
     assert found.groups_total == 150
-    assert [name.sequence for name in found.groups] == list(range(100))
+    assert [name.sequence for name in found.groups] == [str(number) for number in range(100)]
 
 
 def test_an_init_that_is_needed_only_by_others_is_looked_at(tmp_path: Path) -> None:
@@ -193,20 +194,21 @@ def test_an_unreadable_object_is_a_finding(
     assert report.objects == 8
 
 
-def test_an_object_that_cannot_be_looked_up_is_a_finding(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("level", "call"), [("quick", "stat"), ("full", "open")])
+def test_an_object_that_cannot_be_reached_is_a_finding(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, level: Level, call: str
 ) -> None:
     bad = object_file(archive, group(1))
-    stat = os.stat
+    real = getattr(os, call)
 
-    def fail(path: str, **more: bool) -> os.stat_result:
+    def fail(path: str, *arguments: int, **more: bool) -> object:
         if path == bad:
             raise OSError(errno.EIO, "Input/output error")
-        return stat(path, **more)
+        return real(path, *arguments, **more)
 
-    monkeypatch.setattr(os, "stat", fail)
-    report = check(archive)
-    assert len(report.damaged) == 1
+    monkeypatch.setattr(os, call, fail)
+    report = verify(archive, Plan(level=level), threads=1)
+    assert [found.groups[0].sequence for found in report.damaged] == ["1"]
     assert report.objects == 8
 
 
@@ -214,7 +216,7 @@ def test_a_link_in_the_place_of_an_object_is_a_finding(archive: Archive) -> None
     path = object_file(archive, group(1))
     os.rename(path, f"{path}.away")
     os.symlink(f"{path}.away", path)
-    assert [found.groups[0].sequence for found in check(archive).damaged] == [1]
+    assert [found.groups[0].sequence for found in check(archive).damaged] == ["1"]
 
 
 def test_a_shard_that_cannot_be_listed_is_a_finding(

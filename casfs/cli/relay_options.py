@@ -1,0 +1,71 @@
+"""Options of the commands that speak to a relay."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ingest.session import SessionOptions
+    from ingest.tls import TlsOptions
+
+R = TypeVar("R")
+
+url_option = click.option(
+    "--url", required=True, help="The relay: https://HOST[:PORT]/PATH, token included."
+)
+
+
+class RelayFlags(Struct, frozen=True):
+    """How to speak to the relay, as given."""
+
+    protocols: str | None
+    tls_ca: str | None
+    tls_fingerprint: str | None
+    tls_insecure: bool
+
+    def tls(self) -> TlsOptions:
+        """Return whom to trust; warns when that is anyone."""
+        from ingest.tls import TlsOptions
+
+        if self.tls_insecure:
+            click.echo("casfs: warning: the relay's certificate is not checked at all", err=True)
+        return TlsOptions(
+            ca_file=self.tls_ca, fingerprint=self.tls_fingerprint, insecure=self.tls_insecure
+        )
+
+    def session(self) -> SessionOptions:
+        """Return how sessions behave."""
+        from ingest.session import SessionOptions
+
+        if self.protocols is None:
+            return SessionOptions()
+        return SessionOptions(protocols=tuple(name.strip() for name in self.protocols.split(",")))
+
+
+def pass_relay(command: Callable[..., R]) -> Callable[..., R]:
+    """Give a command its relay flags as the argument ``relay``, and add the options for them."""
+
+    @click.option("--protocol", "protocols", help="Protocols to offer, the preferred first.")
+    @click.option(
+        "--tls-ca", metavar="FILE", help="Trust these roots instead of the system's (PEM)."
+    )
+    @click.option("--tls-fingerprint", metavar="SHA256", help="Trust this one certificate.")
+    @click.option("--tls-insecure", is_flag=True, help="Trust anyone. For tests alone.")
+    @functools.wraps(command)
+    def wrapped(
+        protocols: str | None,
+        tls_ca: str | None,
+        tls_fingerprint: str | None,
+        tls_insecure: bool,
+        **options: object,
+    ) -> R:
+        flags = RelayFlags(protocols, tls_ca, tls_fingerprint, tls_insecure)
+        return command(relay=flags, **options)
+
+    return wrapped

@@ -1,0 +1,423 @@
+"""Takes objects off the disk that only expired records name. Nothing else in casfs deletes objects.
+
+The protocol, each step of which may be the last before a crash:
+
+1. refused unless every place that the CAS root remembers can be reached in the manifests and every
+   line of them is sound and understood: a lost line may be the one that needs an object;
+2. shard by shard, under its exclusive lock: the tails of all manifests are read, and an object that
+   no living record of any broadcast needs is renamed into the trash. A writer holds the same lock,
+   shared, from its look for an object until its line is durable, so there is nothing in between;
+3. what has lain in the trash for the grace period is deleted, the oldest first.
+
+`restore` goes the other way: first the objects come back, then a record says that the hour lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import time
+from typing import TYPE_CHECKING, Self
+
+from msgspec import Struct
+
+from casfs.digest import Digest
+from casfs.durable import make_directory, open_directory, sync_directory
+from casfs.errors import (
+    DamageError,
+    ForeignRootError,
+    NotFoundError,
+    ObjectNotFoundError,
+    UnsupportedFormatError,
+    storage_error,
+)
+from casfs.expire import check_all_heads, disk_space, refresh_index
+from casfs.expiries import ExpiryWriter, lock_expiries
+from casfs.index.expiring import (
+    expired_objects,
+    hours_naming,
+    is_needed,
+    named_objects,
+    revived_objects,
+)
+from casfs.index.holdings import holdings
+from casfs.index.index import Index
+from casfs.manifests.chain import JournalReader, PositionLostError
+from casfs.manifests.layout import all_journals
+from casfs.manifests.record import Line, Record
+from casfs.objects.local import OBJECTS, SUFFIX, hash_descriptor
+from casfs.retention import Policy, undo
+from casfs.timestamps import HOUR
+from casfs.trash import TRASH, bag_name, trashed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from casfs.archive import Archive
+    from casfs.index.holdings import Holding
+    from casfs.manifests.layout import JournalPlace
+    from casfs.manifests.record import Position
+    from casfs.manifests.segment import Fault
+
+_LINES = 2000
+
+
+class Amount(Struct):
+    """Some objects."""
+
+    objects: int = 0
+    bytes: int = 0
+
+    def add(self, size: int) -> None:
+        """Count one more."""
+        self.objects += 1
+        self.bytes += size
+
+
+class Collection(Struct, frozen=True):
+    """What a collection did, or would do."""
+
+    acted: bool
+    trashed: Amount
+    """Taken out of the store into the trash."""
+    deleted: Amount
+    """Taken out of the trash for good."""
+    waiting: Amount
+    """Still in the trash."""
+    needed: int
+    """Objects in the trash that a record needs and the store lacks: never deleted."""
+
+
+class RestoredHour(Struct, frozen=True):
+    """An hour that was restored, or would be, or cannot be."""
+
+    broadcast: str
+    hour: int
+    """Since the Unix epoch."""
+    lost: int
+    """How many of its objects are neither in the store nor, sound, in the trash; 0: restored."""
+
+
+class Selection(Struct, frozen=True):
+    """Which expired hours; what is not given selects all."""
+
+    broadcasts: tuple[str, ...] = ()
+    """Names or globs."""
+    since: int | None = None
+    """Hours that end after this instant, nanoseconds UTC."""
+    until: int | None = None
+    """Hours that begin before it."""
+    objects: tuple[Digest, ...] = ()
+    """Hours with a record that names one of these."""
+
+
+def collect(
+    archive: Archive,
+    *,
+    grace: int,
+    act: bool,
+    orphans: bool = False,
+    min_free: int | None = None,
+    clock: Callable[[], int] = time.time_ns,
+) -> Collection:
+    """Delete what lay in the trash for ``grace`` (nanoseconds), then fill it with what expired.
+
+    ``orphans``: also objects that no record ever named, if they are older than ``grace``.
+    ``min_free``: delete only until so many bytes are free. Without ``act`` nothing is changed.
+    Raises ForeignRootError, DamageError, UnsupportedFormatError, CollectorLockedError,
+    StorageError.
+    """
+    with contextlib.ExitStack() as held:
+        if act:
+            held.enter_context(lock_expiries(archive.roots))
+        survey = held.enter_context(_Survey(archive, strict=True))
+        if orphans and not survey.index.broadcasts():
+            raise ForeignRootError(
+                f"the manifest root {archive.roots.manifests} holds no broadcast: every object "
+                "would be an orphan",
+                advice="mount the disk that belongs there; nothing was changed",
+            )
+        collector = _Collector(archive, survey, clock(), grace, act=act)
+        try:
+            collector.empty(min_free)
+            collector.fill(orphans=orphans)
+        except OSError as error:
+            raise storage_error(error, "collecting in", archive.roots.cas) from error
+        if act:
+            refresh_index(archive)
+    return collector.outcome()
+
+
+def restore(
+    archive: Archive,
+    selection: Selection,
+    *,
+    act: bool,
+    clock: Callable[[], int] = time.time_ns,
+) -> list[RestoredHour]:
+    """Bring expired hours back, with their objects; an hour that lacks any stays as it is.
+
+    Without ``act`` only say which. Raises NotFoundError if nothing that expired is selected,
+    ForeignRootError, CollectorLockedError, UnsupportedFormatError, StorageError.
+    """
+    with contextlib.ExitStack() as held:
+        if act:
+            held.enter_context(lock_expiries(archive.roots))
+        survey = held.enter_context(_Survey(archive, strict=False))
+        restorer = _Restorer(archive, survey.index, act=act)
+        try:
+            results = [
+                result
+                for holding in holdings(survey.index)
+                for result in restorer.restore(holding, selection, clock)
+            ]
+        except OSError as error:
+            raise storage_error(error, "restoring in", archive.roots.cas) from error
+        if not results:
+            raise NotFoundError(
+                "nothing that has expired is selected", advice="casfs ls shows what has not"
+            )
+        if act:
+            refresh_index(archive)
+    return results
+
+
+class _Survey:
+    """All that the manifests say, read from their beginnings; `refresh` reads what has come since.
+
+    ``strict``: damage is refused.
+    """
+
+    def __init__(self, archive: Archive, *, strict: bool) -> None:
+        self._root = archive.roots.manifests
+        self._strict = strict
+        self._trusted: Mapping[JournalPlace, Position] = check_all_heads(archive)
+        self.index = Index.temporary(archive.store_id)
+
+    def __enter__(self) -> Self:
+        try:
+            with self.index.filling():
+                self.refresh()
+        except BaseException:
+            self.index.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.index.close()
+
+    def refresh(self) -> None:
+        """Read the tails; raises DamageError, UnsupportedFormatError, StorageError."""
+        for place in all_journals(self._root):
+            try:
+                self._follow(place)
+            except PositionLostError:
+                # A writer took back what it had begun and never acknowledged.
+                self.index.forget(place)
+                self._follow(place)
+
+    def _follow(self, place: JournalPlace) -> None:
+        since = self.index.position(place)
+        reader = JournalReader(
+            place.directory(self._root), since=since, trusted=self._trusted.get(place)
+        )
+        items = iter(reader)
+        while batch := list(itertools.islice(items, _LINES)):
+            lines = [line for item in batch if (line := self._sound(place, item)) is not None]
+            if reader.position is not None and lines:
+                self.index.apply(place, lines, reader.position, since=since)
+                since = self.index.position(place)
+
+    def _sound(self, place: JournalPlace, item: Line | Fault) -> Line | None:
+        if isinstance(item, Line):
+            if isinstance(item.record, Record):
+                return item
+            raise UnsupportedFormatError(
+                f"{place} holds a record of kind {item.record.kind!r} (version {item.record.v}), "
+                "which may need objects that this version does not know of",
+                advice="use a newer casfs to expire, collect and restore; nothing was changed",
+            )
+        if self._strict:
+            raise DamageError(
+                f"the manifest {place}/{item.segment} is damaged at byte {item.offset} "
+                f"({item.reason}), and a lost record may need what would be collected",
+                advice="put the segment back from a copy (casfs verify lists all damage); nothing "
+                "was changed",
+            )
+        return None
+
+
+class _Collector:
+    def __init__(
+        self, archive: Archive, survey: _Survey, now: int, grace: int, *, act: bool
+    ) -> None:
+        self._archive = archive
+        self._survey = survey
+        self._now = now
+        self._grace = grace
+        self._act = act
+        self._bag = os.path.join(archive.roots.cas, TRASH, bag_name(now))
+        self._trashed, self._deleted, self._waiting = Amount(), Amount(), Amount()
+        self._needed = 0
+
+    def outcome(self) -> Collection:
+        return Collection(self._act, self._trashed, self._deleted, self._waiting, self._needed)
+
+    def empty(self, min_free: int | None) -> None:
+        """Delete from the trash what has lain there long enough; raises OSError."""
+        bags: dict[str, None] = {}
+        lacking = None if min_free is None else min_free - disk_space(self._archive).free
+        for item in trashed(self._archive.roots.cas):
+            enough = lacking is not None and self._deleted.bytes >= lacking
+            if enough or item.since + self._grace > self._now:
+                self._waiting.add(item.size)
+            elif is_needed(self._survey.index, item.digest) and not self._stored(item.digest):
+                self._waiting.add(item.size)
+                self._needed += 1
+            else:
+                self._deleted.add(item.size)
+                if self._act:
+                    os.unlink(item.path)
+                    bags[os.path.dirname(item.path)] = None
+        for bag in bags:
+            sync_directory(bag)
+            with contextlib.suppress(OSError):
+                # It may hold what is not ours, or waits.
+                os.rmdir(bag)
+
+    def fill(self, *, orphans: bool) -> None:
+        """Move into the trash what no living record needs; raises OSError."""
+        for shard in self._archive.objects.shards():
+            found = self._candidates(shard, orphans=orphans)
+            if found and self._act:
+                self._move(shard, found)
+            elif found:
+                for size in found.values():
+                    self._trashed.add(size)
+        self._waiting.objects += self._trashed.objects
+        self._waiting.bytes += self._trashed.bytes
+
+    def _candidates(self, shard: str, *, orphans: bool) -> dict[Digest, int]:
+        """Return the objects that may go, as far as is known before the shard is locked."""
+        digests = {digest for digest, _ in expired_objects(self._survey.index, shard)}
+        found: dict[Digest, int] = {}
+        for digest in digests:
+            with contextlib.suppress(ObjectNotFoundError):
+                found[digest] = self._archive.objects.stat(digest).st_size
+        if orphans:
+            named = named_objects(self._survey.index, shard)
+            for digest in self._archive.objects.shard(shard):
+                if digest not in named:
+                    with contextlib.suppress(ObjectNotFoundError):
+                        status = self._archive.objects.stat(digest)
+                        newest = max(status.st_mtime_ns, status.st_ctime_ns)
+                        if newest + self._grace <= self._now:
+                            found[digest] = status.st_size
+        return found
+
+    def _move(self, shard: str, found: Mapping[Digest, int]) -> None:
+        make_directory(self._bag)
+        with _exclusive(self._archive, shard) as descriptor:
+            self._survey.refresh()
+            for digest, size in found.items():
+                if is_needed(self._survey.index, digest):
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(
+                        self._archive.objects.path(digest),
+                        os.path.join(self._bag, digest + SUFFIX),
+                    )
+                    self._trashed.add(size)
+            sync_directory(self._bag)
+            os.fsync(descriptor)
+
+    def _stored(self, digest: Digest) -> bool:
+        return os.path.lexists(self._archive.objects.path(digest))
+
+
+class _Restorer:
+    def __init__(self, archive: Archive, index: Index, *, act: bool) -> None:
+        self._archive = archive
+        self._index = index
+        self._act = act
+        self._trash = {item.digest: item.path for item in trashed(archive.roots.cas)}
+
+    def restore(
+        self, holding: Holding, selection: Selection, clock: Callable[[], int]
+    ) -> Iterator[RestoredHour]:
+        """Restore the selected hours of a broadcast; raises OSError."""
+        number = holding.broadcast.number
+        back: list[int] = []
+        for hour in self._selected(holding, selection):
+            changed = undo(holding, [hour])
+            lost = {
+                digest
+                for other, state in changed.items()
+                for digest in revived_objects(self._index, number, other, state)
+                if not self._bring(digest)
+            }
+            if not lost:
+                back.append(hour)
+            yield RestoredHour(holding.broadcast.name, hour, len(lost))
+        if back and self._act:
+            writer = ExpiryWriter(self._archive, clock=clock)
+            writer.restore(holding.broadcast, undo(holding, back))
+
+    def _selected(self, holding: Holding, selection: Selection) -> Sequence[int]:
+        hours = {hour for hour, state in holding.expired.items() if state.through}
+        if not Policy(broadcasts=selection.broadcasts).wants(holding.broadcast.name):
+            return ()
+        if selection.objects:
+            hours &= {
+                hour
+                for digest in selection.objects
+                for hour in hours_naming(self._index, holding.broadcast.number, digest)
+            }
+        return sorted(
+            hour
+            for hour in hours
+            if (selection.since is None or (hour + 1) * HOUR > selection.since)
+            and (selection.until is None or hour * HOUR < selection.until)
+        )
+
+    def _bring(self, digest: Digest) -> bool:
+        """Say whether an object is in the store, or could be put back from the trash."""
+        stored = self._archive.objects.path(digest)
+        if os.path.lexists(stored):
+            return True
+        path = self._trash.get(digest)
+        if path is None or not self._act:
+            return path is not None
+        if not _is_sound(path, digest):
+            return False
+        with _exclusive(self._archive, digest[:2]) as descriptor:
+            if not os.path.lexists(stored):
+                os.rename(path, stored)
+            os.fsync(descriptor)
+        bag = os.path.dirname(path)
+        sync_directory(bag)
+        with contextlib.suppress(OSError):
+            # It is rarely empty already.
+            os.rmdir(bag)
+        return True
+
+
+def _is_sound(path: str, digest: Digest) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        return hash_descriptor(descriptor)[0] == digest
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _exclusive(archive: Archive, shard: str) -> Iterator[int]:
+    """Hold a shard with no writer between its look and its line; gives its descriptor."""
+    with open_directory(os.path.join(archive.roots.cas, OBJECTS, shard)) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
