@@ -123,17 +123,15 @@ def _multiply(index_path: str, copies: int, groups: int) -> None:
             "received_end": f"received_end + :copy * {span * HOUR}",
             "hour": f"hour + :copy * {span}",
         }
-        for table, most in (
-            ("groups", f"n <= {last_n}"),
-            ("hours", f"hour < {FIRST // HOUR + span}"),
-        ):
-            columns = [row[1] for row in connection.execute(f"pragma table_info({table})")]
+        for table in ("groups", "hours"):
+            connection.execute(f"create temp table first_copy as select * from main.{table}")
+            columns = [row[1] for row in connection.execute(f"pragma main.table_info({table})")]
             values = ", ".join(shifted.get(column, f'"{column}"') for column in columns)
-            for copy in range(1, copies):
-                connection.execute(
-                    f"insert into {table} select {values} from {table} where {most}",
-                    {"copy": copy},
-                )
+            connection.executemany(
+                f"insert into main.{table} select {values} from first_copy",
+                ({"copy": copy} for copy in range(1, copies)),
+            )
+            connection.execute("drop table first_copy")
         for _, sql in indexes:
             connection.execute(sql)
         connection.execute(

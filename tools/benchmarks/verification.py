@@ -106,7 +106,8 @@ def _verify(roots: Roots) -> Measurement:
         [
             *(casfs, "--cas-root", roots.cas, "--manifest-root", roots.manifests),
             *("verify", "--json", "--threads", str(_THREADS)),
-        ]
+        ],
+        environment={"XDG_STATE_HOME": str(Path(roots.cas).with_name("state"))},
     )
 
 

@@ -1,0 +1,121 @@
+"""Filesystems in image files, whose power can be cut.
+
+The ioctl of ``xfs_io -x -c shutdown`` makes an ext4 or XFS forget everything that is not on its
+disk, as a power cut does; it then answers EIO until it is mounted again, journal recovery and all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import struct
+import subprocess
+import time
+from typing import TYPE_CHECKING, Self
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILESYSTEMS = ("ext4", "xfs")
+"""Those that can be cut."""
+
+_BYTES = 320 << 20  # the least that mkfs.xfs takes is 300 MiB; the image is sparse
+# XFS_IOC_GOINGDOWN of xfs_fs.h, which ext4 calls EXT4_IOC_SHUTDOWN, and two of its flags.
+_SHUTDOWN = 0x8004587D
+_JOURNAL_FIRST = 1
+_AT_ONCE = 2
+_UNMOUNT_SECONDS = 10.0
+
+
+class UnavailableError(Exception):
+    """This machine cannot do it: a tool is missing, or we are not root."""
+
+
+class Instant(Struct, frozen=True):
+    """A point in time by two clocks, in nanoseconds."""
+
+    monotonic: int
+    utc: int
+
+
+class Disk:
+    """One filesystem, mounted at ``path``; a context manager that leaves nothing behind.
+
+    Raises UnavailableError.
+    """
+
+    def __init__(self, directory: Path, filesystem: str) -> None:
+        for tool in (f"mkfs.{filesystem}", "mount", "umount"):
+            if shutil.which(tool) is None:
+                raise UnavailableError(f"{tool} is not installed")
+        if os.geteuid() != 0:
+            raise UnavailableError("only root can mount a filesystem and shut it down")
+        directory.mkdir()
+        self.path = directory / "mounted"
+        self.path.mkdir()
+        self._directory = directory
+        self._image = directory / "image"
+        with open(self._image, "wb") as file:
+            file.truncate(_BYTES)
+        subprocess.run([f"mkfs.{filesystem}", "-q", self._image], check=True, capture_output=True)
+
+    def __enter__(self) -> Self:
+        try:
+            self.mount()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.unmount()
+        except subprocess.CalledProcessError:
+            # Somebody still looks at it: the loop device is freed when they are gone.
+            subprocess.run(["umount", "--lazy", self.path], check=False, capture_output=True)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def mount(self) -> None:
+        """Mount it; what a cut left is recovered. Raises UnavailableError."""
+        command = ["mount", "-o", "loop", str(self._image), str(self.path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise UnavailableError(f"no image can be mounted here: {done.stderr.strip()}")
+
+    def cut(self, *, journal_first: bool = False) -> Instant:
+        """Cut the power, or (both can happen) just after the journal was written on its own.
+
+        Returns the instant at which it begins: whoever was told of a sync before it was told the
+        truth. A sync that is under way in that instant may return success and have done nothing
+        (where the commit that it waits for was another's, and failed); a real power cut leaves
+        nobody to hear it.
+        """
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            how = struct.pack("I", _JOURNAL_FIRST if journal_first else _AT_ONCE)
+            instant = Instant(time.monotonic_ns(), time.time_ns())
+            fcntl.ioctl(descriptor, _SHUTDOWN, how)
+        finally:
+            os.close(descriptor)
+        return instant
+
+    def unmount(self) -> None:
+        """Unmount it; the loop device goes with the mount. Raises CalledProcessError."""
+        deadline = time.monotonic() + _UNMOUNT_SECONDS
+        while self._mounted():
+            late = time.monotonic() > deadline
+            subprocess.run(["umount", self.path], check=late, capture_output=True)
+
+    def _mounted(self) -> bool:
+        # Not by a look at the path: a filesystem that is shut down answers EIO.
+        with open("/proc/self/mounts", encoding="utf-8", errors="replace") as mounts:
+            return any(line.split()[1] == str(self.path) for line in mounts)
+
+    @property
+    def free(self) -> float:
+        """The part of it that is not used, 0 to 1."""
+        status = os.statvfs(self.path)
+        return status.f_bavail / status.f_blocks
