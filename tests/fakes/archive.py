@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Content(Struct, frozen=True):
-    """Everything that a lookup answers from. Later groups supersede earlier ones."""
+    """Everything that a lookup answers from. Later groups supersede earlier incomplete ones."""
 
     broadcasts: tuple[BroadcastRow, ...] = ()
     tracks: tuple[TrackRow, ...] = ()
@@ -110,11 +110,13 @@ class MemoryLookup:
                 yield group
 
     def _current(self, track: TrackRow) -> list[GroupRow]:
-        by_identity = {
-            (group.epoch, group.sequence): group
-            for group in self.now().groups
-            if (group.broadcast.number, group.track) == (track.broadcast.number, track.name)
-        }
+        # As the index has it: a complete group stands for ever, an incomplete one gives way.
+        by_identity: dict[tuple[int, int], GroupRow] = {}
+        for group in self.now().groups:
+            if (group.broadcast.number, group.track) == (track.broadcast.number, track.name):
+                before = by_identity.get((group.epoch, group.sequence))
+                if before is None or not before.complete:
+                    by_identity[group.epoch, group.sequence] = group
         return list(by_identity.values())
 
 
