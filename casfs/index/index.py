@@ -89,7 +89,9 @@ class Index:
 
         An index of another archive or schema raises sqlite3.DatabaseError: rebuild it.
         """
-        with replacement_lock(path, exclusive=False):
+        # Going over to a write-ahead log does not wait for others who do: one alone makes the file.
+        new = not os.path.exists(path) or not os.path.getsize(path)
+        with replacement_lock(path, exclusive=new):
             connection = sqlite3.connect(
                 path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )

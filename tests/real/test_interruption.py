@@ -107,6 +107,7 @@ def test_a_recorder_that_is_killed_again_and_again_takes_no_redelivery_for_somet
         with installation.recording(relay, TV, "--track", VIDEO) as recorder:
             installation.wait_for(TV, VIDEO, before + 1)
             recorder.kill()
+    station.send(VIDEO, b"what only a recorder that has started can get")
     with installation.recording(relay, TV, "--track", VIDEO) as recorder:
         installation.wait_for(TV, VIDEO, len(station.sent[VIDEO]))
         assert recorder.stop().code == 0
