@@ -29,6 +29,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "timestamps": frozenset({"errors"}),
     "names": frozenset({"errors", "digest"}),
     "durable": frozenset({"errors"}),
+    "systemd": frozenset(),
     "media": frozenset({"errors", "digest", "timestamps"}),
     "objects": _GROUND,
     "manifests": _GROUND,
@@ -47,10 +48,10 @@ LAYERS: dict[str, frozenset[str]] = {
     "expiries": _ARCHIVE | {"retention"},
     "expire": _ARCHIVE | {"retention", "trash", "expiries"},
     "collect": _ARCHIVE | {"retention", "trash", "expiries", "expire"},
-    "mount": _ARCHIVE,
+    "mount": _ARCHIVE | {"systemd"},
     "cli": _ARCHIVE
     | {"config", "verify", "show", "export", "adopt", "mount"}
-    | {"retention", "expire", "collect"},
+    | {"retention", "expire", "collect", "systemd"},
 }
 
 PURE = (
