@@ -30,10 +30,11 @@ from casfs.errors import (
     RefusedError,
     RelayError,
 )
+from ingest.backends.choice import BackendChoice
 from ingest.moq.events import GroupReceived
 from ingest.moq.interface import Limits
 from ingest.moq.negotiation import PROTOCOLS, chosen, create_session, offer
-from ingest.quic import QuicClient, QuicEvent, QuicOptions, printable
+from ingest.quic import QuicClient, QuicOptions, printable
 from ingest.relay_url import RelayUrl, parse_relay_url
 from ingest.udp import Address, UdpEndpoint, resolve
 from ingest.webtransport import (
@@ -53,6 +54,7 @@ from ingest.webtransport import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from ingest.backends.interface import QuicEvent
     from ingest.moq.events import Event
     from ingest.moq.interface import MoqSession
     from ingest.quic import DatagramEndpoint
@@ -88,6 +90,8 @@ class SessionOptions(Struct, frozen=True):
     """How much may wait for `Session.next_events` until the relay is stopped."""
     window: int = 16 << 20
     """How far the relay may send ahead; throughput is at most this for each round trip."""
+    quic: BackendChoice = "auto"
+    """Which QUIC library to use; ``auto``: the fastest that is installed."""
 
 
 class SessionStatistics(Struct, frozen=True):
@@ -132,12 +136,12 @@ class Session:
                 idle_timeout=options.idle_timeout,
                 keep_alive=options.keep_alive,
                 window=options.window,
+                backend=options.quic,
             ),
             alpn=ALPN,
             on_connected=self._on_connected,
             on_events=self._on_quic_events,
-            may_receive=lambda: self._queued < options.queued_bytes,
-            may_read=lambda: self._queued < 2 * options.queued_bytes,
+            may_read=lambda: self._queued < options.queued_bytes,
         )
         self._transport: WebTransportClient | None = None
         self._moq: MoqSession | None = None

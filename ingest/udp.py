@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import trio
 
+from ingest.backends.interface import Datagrams
+
 _UDP_GRO = 104
 """From linux/udp.h; Python's socket module does not name it."""
 _LARGEST_READ = 65535
@@ -62,24 +64,23 @@ class UdpEndpoint:
             self._socket.close()
             raise
 
-    def receive(self, limit: int) -> list[bytes]:
+    def receive(self, limit: int) -> list[Datagrams]:
         """Return the datagrams that have arrived, about ``limit`` of them at most."""
-        datagrams: list[bytes] = []
-        while len(datagrams) < limit:
+        batch: list[Datagrams] = []
+        while limit > 0:
             try:
                 data, ancillary, _, _ = self._socket.recvmsg(_LARGEST_READ, _ANCILLARY_SPACE)
             except BlockingIOError:
                 break
             except OSError:
-                if datagrams:  # the error belongs to an earlier send; it will come again
+                if batch:  # the error belongs to an earlier send; it will come again
                     break
                 raise
-            size = _segment_size(ancillary)
-            if size and size < len(data):
-                datagrams += [data[start : start + size] for start in range(0, len(data), size)]
-            else:
-                datagrams.append(data)
-        return datagrams
+            if data:  # an empty datagram is no QUIC packet
+                size = _segment_size(ancillary) or len(data)
+                batch.append(Datagrams(data, size))
+                limit -= -(-len(data) // size)
+        return batch
 
     def send(self, datagram: bytes) -> None:
         """Send one datagram; a full send buffer or one too large for the path loses it."""

@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from ingest.backends.interface import Datagrams
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -105,12 +107,12 @@ class FakeRelay:
 
     # As the client's endpoint
 
-    def receive(self, limit: int) -> list[bytes]:
+    def receive(self, limit: int) -> list[Datagrams]:
         if self._refused:
             self._refused = False
             raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
         taken, self.inbox = self.inbox[:limit], self.inbox[limit:]
-        return taken
+        return [Datagrams(datagram, len(datagram)) for datagram in taken]
 
     def send(self, datagram: bytes) -> None:
         self.datagrams_taken += 1

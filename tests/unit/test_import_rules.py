@@ -345,12 +345,15 @@ RULES = (
         keeps=(("casfs.mount.filesystem", "import pyfuse3"),),
     ),
     Rule(
-        "QUIC only in the connection and in WebTransport",
+        "QUIC libraries only behind their interface",
         lambda module: _imports(
-            module, "aioquic", allowed_in=frozenset({"ingest.quic", "ingest.webtransport"})
+            module, "aioquic", "qh3", allowed_in=frozenset({"ingest.backends"})
         ),
-        breaks=(("ingest.moq.lite", "from aioquic.buffer import Buffer"),),
-        keeps=(("ingest.webtransport", "from aioquic.h3.connection import H3Connection"),),
+        breaks=(
+            ("ingest.moq.lite", "from aioquic.buffer import Buffer"),
+            ("ingest.webtransport", "def f():\n    import qh3.h3.connection"),
+        ),
+        keeps=(("ingest.backends.qh3_backend", "from qh3.h3.connection import H3Connection"),),
     ),
     Rule(
         "click only in the command line",
@@ -360,9 +363,11 @@ RULES = (
     ),
     Rule(
         "trio only, never asyncio",
-        lambda module: _imports(module, "asyncio", "aioquic.asyncio", "pyfuse3.asyncio"),
+        lambda module: _imports(
+            module, "asyncio", "aioquic.asyncio", "qh3.asyncio", "pyfuse3.asyncio"
+        ),
         breaks=(("ingest.quic", "from aioquic.asyncio import connect"),),
-        keeps=(("ingest.quic", "from aioquic.quic.connection import QuicConnection"),),
+        keeps=(("ingest.backends.x", "from aioquic.quic.connection import QuicConnection"),),
     ),
     Rule(
         "only the archive knows the commit order",

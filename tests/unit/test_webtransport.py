@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from ingest.session import Session
 
+pytestmark = pytest.mark.usefixtures("quic_backend")
+
 _URL = "https://relay.test/live?jwt=secret"
 _SETUP = bytes.fromhex("01 01 00")
 _GROUP = bytes.fromhex("00 02 00 07")
