@@ -120,8 +120,7 @@ class GroupAssembly:
         """Take a piece in which at least one frame ends or begins."""
         offset = self._lacking
         if offset:
-            self._parts.append(data[:offset])
-            self._frames.append(b"".join(self._parts))
+            self._frames.append(b"".join([*self._parts, memoryview(data)[:offset]]))
             self._parts.clear()
             self.payload += offset
             self._lacking = 0

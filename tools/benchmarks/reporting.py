@@ -31,6 +31,8 @@ class Row(Struct, frozen=True, kw_only=True):
     against_runs: tuple[Measurement, ...] = ()
     quantity: Literal["seconds", "peak_bytes"] = "seconds"
     """What the ratio compares."""
+    megabytes: float = 0.0
+    """What each run moved, where the figure is to be a rate."""
     skipped: str = ""
     """Why there are no runs."""
 
@@ -132,19 +134,21 @@ def _cells(row: Row) -> tuple[str, ...]:
     verdict = "" if row.aim is None else " met" if ratio.middle >= row.aim else " MISSED"
     return (
         row.what,
-        _figure(row.subject_runs, row.quantity),
+        _figure(row, row.subject_runs),
         row.against,
-        _figure(row.against_runs, row.quantity),
+        _figure(row, row.against_runs),
         f"{ratio.middle:.2f} ({ratio.lowest:.2f}-{ratio.highest:.2f})",
         aim + verdict,
         f"{_megabytes(row.subject_runs)} / {_megabytes(row.against_runs)}",
     )
 
 
-def _figure(runs: Sequence[Measurement], quantity: str) -> str:
-    if quantity == "peak_bytes":
+def _figure(row: Row, runs: Sequence[Measurement]) -> str:
+    if row.quantity == "peak_bytes":
         return _megabytes(runs)
     seconds = median(run.seconds for run in runs)
+    if row.megabytes:
+        return f"{row.megabytes / seconds:.0f} MB/s"
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
