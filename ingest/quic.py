@@ -37,6 +37,7 @@ from ingest.backends.interface import (
     ConnectionTerminated,
     HandshakeCompleted,
     PingAcknowledged,
+    is_native_panic,
 )
 from ingest.tls import check_fingerprint, flaw_of
 
@@ -273,8 +274,10 @@ class QuicClient:
             self._bytes_received += len(data)
         try:
             self.connection.receive(batch, now)
-        except Exception as error:  # noqa: BLE001 - a hostile packet must not end the program
-            self._failure = ProtocolError(
+        except BaseException as error:  # a hostile packet must not end the program
+            if not isinstance(error, Exception) and not is_native_panic(error):
+                raise
+            self._failure = self._failure or ProtocolError(
                 f"{self._peer} sent a packet that cannot be processed ({type(error).__name__})"
             )
             self.connection.close(PROTOCOL_VIOLATION)

@@ -135,6 +135,11 @@ class HttpConnection(Protocol):
         """Send a DATA frame; nothing when the stream is over."""
 
 
+def is_native_panic(error: BaseException) -> bool:
+    """Say whether native code has failed on its own; that is no subclass of `Exception`."""
+    return type(error).__name__ == "PanicException"
+
+
 class QuicConnection(Protocol):
     """A client's side of one connection. Sending queues, and never blocks.
 

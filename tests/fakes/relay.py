@@ -74,6 +74,7 @@ class FakeRelay:
         silent: bool = False,
         http: bool = True,
         webtransport: bool = True,
+        alpn: str = "h3",
     ) -> None:
         self._status = status
         self._headers = headers
@@ -81,6 +82,7 @@ class FakeRelay:
         self._before_answer = before_answer
         self._http = http
         self._webtransport = webtransport
+        self._alpn = alpn
         self.silent = silent
         """Whether it takes datagrams and says nothing."""
         self.quic: QuicConnection | None = None
@@ -180,7 +182,7 @@ class FakeRelay:
         certificate, key = self_signed()
         configuration = QuicConfiguration(
             is_client=False,
-            alpn_protocols=["h3"],
+            alpn_protocols=[self._alpn],
             certificate=certificate,
             private_key=key,
             max_datagram_frame_size=65536,
