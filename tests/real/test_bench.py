@@ -83,6 +83,41 @@ def test_every_row_is_measured_or_says_why_not(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())  # all that it made is gone
 
 
+INGEST_ROWS = [
+    ("receive 1 MB groups, aioquic", "moq-rs"),
+    ("receive 1 MB groups, qh3", "moq-rs"),
+    ("receive 10 kB groups, aioquic", "moq-rs"),
+    ("receive 10 kB groups, qh3", "moq-rs"),
+    ("record 1 MB groups", "receive only"),
+    ("20 live tracks of 20 Mbit/s", "one core"),
+    ("recorder with 64 groups of 1 MB open", "the bound"),
+]
+
+
+def test_the_rows_of_the_network_are_measured_or_say_why_not(tmp_path: Path) -> None:
+    done = bench(
+        *("ingest", "--scale", "0.01", "--rounds", "1", "--seconds", "2", "--json"),
+        *("--only", "receive", "--only", "record", "--only", "live", "--only", "memory"),
+        *("--directory", str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    for found, (what, against) in zip(rows, INGEST_ROWS, strict=True):
+        assert found["what"].startswith(what)
+        assert found["against"].startswith(against)
+        assert found["ratio"] is not None or "is not installed" in found["skipped"]
+    live = next(found["what"] for found in rows if "live tracks" in found["what"])
+    assert " 0 lost" in live
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_soak_can_be_short(tmp_path: Path) -> None:
+    done = bench("soak", "--seconds", "4", "--json", "--directory", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["rows"]
+    assert row["ratio"]["middle"] > 0
+
+
 def is_measured(found: Mapping[str, object]) -> bool:
     ratio, runs = found["ratio"], found["subject_runs"]
     if ratio is None:
@@ -111,6 +146,11 @@ def test_a_scale_that_cannot_be_is_refused(scale: str) -> None:
     done = bench("store", "--scale", scale)
     assert done.returncode == 2
     assert "--scale" in done.stderr
+
+
+def test_a_rate_stands_where_bytes_are_known() -> None:
+    found = row(subject_runs=(measured(0.5),), against_runs=(measured(1.0),), megabytes=100.0)
+    assert "| 200 MB/s | bare    | 100 MB/s" in as_table(results(found))
 
 
 def test_a_ratio_above_one_says_that_casfs_is_faster() -> None:

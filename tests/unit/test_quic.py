@@ -239,7 +239,8 @@ async def test_datagrams_keep_their_borders_in_batches() -> None:
         endpoint = UdpEndpoint(Address(socket.AF_INET, peer.getsockname()))
         endpoint.send(b"hello")
         _, where = peer.recvfrom(100)
-        sent = [bytes([n]) * 1200 for n in range(40)] + [b"last"]
+        sizes = [1200] * 40 + [4, 1200, 1200, 300, 300, 1200, 1252, 1252, 7, 7, 8, 1200]
+        sent = [bytes([n]) * size for n, size in enumerate(sizes)]
         for datagram in sent:
             peer.sendto(datagram, where)
         received: list[bytes] = []
