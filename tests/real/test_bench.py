@@ -106,8 +106,6 @@ def test_the_rows_of_the_network_are_measured_or_say_why_not(tmp_path: Path) -> 
         assert found["what"].startswith(what)
         assert found["against"].startswith(against)
         assert found["ratio"] is not None or "is not installed" in found["skipped"]
-    live = next(found["what"] for found in rows if "live tracks" in found["what"])
-    assert " 0 lost" in live
     assert not list(tmp_path.iterdir())
 
 
