@@ -37,6 +37,7 @@ from ingest.backends.interface import (
     ConnectionTerminated,
     HandshakeCompleted,
     PingAcknowledged,
+    QuicEvent,
     is_native_panic,
 )
 from ingest.tls import check_fingerprint, flaw_of
@@ -44,12 +45,13 @@ from ingest.tls import check_fingerprint, flaw_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ingest.backends.interface import Datagrams, QuicEvent
+    from ingest.backends.interface import Datagrams
     from ingest.tls import TlsOptions
 
 __all__ = [
     "DatagramEndpoint",
     "QuicClient",
+    "QuicEvent",
     "QuicOptions",
     "QuicStatistics",
     "printable",
@@ -139,7 +141,7 @@ class QuicClient:
         peer: str,
         tls: TlsOptions,
         options: QuicOptions,
-        alpn: str,
+        alpn: Sequence[str],
         on_connected: Callable[[], None],
         on_events: Callable[[Sequence[QuicEvent]], None],
         may_read: Callable[[], bool],
@@ -156,13 +158,15 @@ class QuicClient:
             options.backend,
             ConnectionSettings(
                 host=host,
-                alpn=alpn,
+                alpn=tuple(alpn),
                 tls=tls,
                 idle_timeout=options.idle_timeout,
                 window=options.window,
             ),
         )
         self._established = False
+        self.alpn: str | None = None
+        """What the relay has chosen (RFC 7301), once connected."""
         self._failure: RelayError | None = None
         self.application_code: int | None = None
         """The code with which the relay's application closed the connection, if it did."""
@@ -286,8 +290,9 @@ class QuicClient:
         events = self.connection.take_events()
         for event in events:
             match event:
-                case HandshakeCompleted():
+                case HandshakeCompleted(alpn_protocol=alpn):
                     self._established = True
+                    self.alpn = alpn
                     if self._tls.fingerprint is not None and not self._pin(self._tls.fingerprint):
                         return
                     self._ping(now)
@@ -381,7 +386,7 @@ class QuicClient:
                 advice="name the CA file or the fingerprint if you trust this relay",
             )
         if event.frame_type is not None and alert == _ALERT_NO_APPLICATION_PROTOCOL:
-            return NegotiationError(f"{self._peer} does not speak HTTP/3")
+            return NegotiationError(f"{self._peer} speaks nothing that we offer (ALPN)")
         detail = f"{reason} (code {code:#x})" if reason else f"code {code:#x}"
         if reason == "Idle timeout":
             detail = f"nothing heard for {trio.current_time() - self._heard_at:.0f} s"

@@ -138,7 +138,7 @@ class Session:
                 window=options.window,
                 backend=options.quic,
             ),
-            alpn=ALPN,
+            alpn=[ALPN],
             on_connected=self._on_connected,
             on_events=self._on_quic_events,
             may_read=lambda: self._queued < options.queued_bytes,

@@ -162,7 +162,7 @@ def configured(library: type[Configuration], settings: ConnectionSettings) -> Co
     """
     configuration = library(
         is_client=True,
-        alpn_protocols=[settings.alpn],
+        alpn_protocols=list(settings.alpn),
         server_name=settings.host,  # of an address both check the IP SAN, and send no SNI
         idle_timeout=settings.idle_timeout,
         max_data=settings.window,

@@ -198,7 +198,8 @@ class ConnectionSettings(Struct, frozen=True):
 
     host: str
     """The relay's, for SNI and certificate."""
-    alpn: str
+    alpn: tuple[str, ...]
+    """What to offer (RFC 7301), the preferred first."""
     tls: TlsOptions
     idle_timeout: float
     """Seconds."""
