@@ -280,6 +280,25 @@ async def test_what_nobody_takes_stops_the_relay(autojump_clock: MockClock) -> N
     assert sorted(group.sequence for group in groups) == list(range(60))
 
 
+async def test_a_consumer_that_lags_for_long_keeps_its_session(
+    autojump_clock: MockClock,
+) -> None:
+    """The socket is read no more than it takes to know that the relay is there."""
+    relay = FakeRelay(on_request=_greet)
+    options = SessionOptions(queued_bytes=100_000, window=100_000, idle_timeout=30)
+    async with _session(relay, options) as session:
+        session.subscribe("demo/tv", "video", priority=1, max_latency=0)
+        await trio.sleep(1)
+        for sequence in range(6):
+            group = bytes([0, 2, 0, sequence]) + _frame(bytes(50_000))
+            relay.open(UNI_PREFIX + group, end=True)
+        relay.flush()
+        await trio.sleep(300)
+        assert session.failure is None
+        groups = await _groups(session, 6)
+    assert sorted(group.sequence for group in groups) == list(range(6))
+
+
 @given(st.integers(0, (1 << 32) - 1))
 def test_error_codes_survive_the_way_there_and_back(code: int) -> None:
     assert from_http3(to_http3(code)) == code
