@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from aioquic.quic.connection import Limit
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from casfs.errors import CertificateError
+from casfs.errors import CertificateError, ConfigError
 
 if TYPE_CHECKING:
     from aioquic.quic.connection import QuicConnection
@@ -73,7 +73,17 @@ class SlidingLimit(Limit):
 
 
 def slide_receive_window(connection: QuicConnection, window: int) -> SlidingLimit:
-    """Replace the credit that doubles by one that slides, ``window`` bytes ahead."""
-    limit = SlidingLimit(connection, window)
+    """Replace the credit that doubles by one that slides, ``window`` bytes ahead.
+
+    Raises:
+        ConfigError: this aioquic is another than the one that we know.
+    """
+    try:
+        limit = SlidingLimit(connection, window)
+    except AttributeError as error:
+        raise ConfigError(
+            f"what this version of aioquic holds cannot be bounded ({error})",
+            advice="install the version that casfs asks for, or choose --quic qh3",
+        ) from None
     connection._local_max_data = limit  # noqa: SLF001 - see above
     return limit
