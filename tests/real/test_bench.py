@@ -177,10 +177,12 @@ def test_memory_is_compared_where_a_row_says_so() -> None:
 def test_the_table_says_which_aims_are_met() -> None:
     slow = row(subject_runs=(measured(2.0),), against_runs=(measured(1.0),))
     fast = row(subject_runs=(measured(1.0),), against_runs=(measured(1.0),))
-    table = as_table(results(slow, fast, row(skipped="no such peer"))).splitlines()
+    lost = row(subject_runs=fast.subject_runs, against_runs=fast.against_runs, failed=True)
+    table = as_table(results(slow, fast, row(skipped="no such peer"), lost)).splitlines()
     assert ">= 0.8 MISSED" in table[2]
     assert ">= 0.8 met" in table[3]
     assert "skipped: no such peer" in table[4]
+    assert ">= 0.8 MISSED" in table[5]
     assert len({len(line) for line in table}) == 1
 
 

@@ -118,6 +118,7 @@ def live_against_real_time(bench: Bench) -> Iterator[Row]:
         subject="recorder",
         against="one core for that long",
         aim=1.0,
+        failed=bool(found.late or found.lost),
         subject_runs=(used,),
         against_runs=(Measurement(seconds, 0),),
     )

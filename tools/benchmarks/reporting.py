@@ -33,6 +33,8 @@ class Row(Struct, frozen=True, kw_only=True):
     """What the ratio compares."""
     megabytes: float = 0.0
     """What each run moved, where the figure is to be a rate."""
+    failed: bool = False
+    """Whether the subject did not do what it was to do: no ratio meets the aim then."""
     skipped: str = ""
     """Why there are no runs."""
 
@@ -131,7 +133,13 @@ def _cells(row: Row) -> tuple[str, ...]:
     ratio = ratio_of(row)
     if ratio is None:
         return (row.what, "", row.against, "", f"skipped: {row.skipped}", aim, "")
-    verdict = "" if row.aim is None else " met" if ratio.middle >= row.aim else " MISSED"
+    verdict = (
+        ""
+        if row.aim is None
+        else " met"
+        if ratio.middle >= row.aim and not row.failed
+        else " MISSED"
+    )
     return (
         row.what,
         _figure(row, row.subject_runs),
