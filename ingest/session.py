@@ -313,24 +313,17 @@ class Session:
         now = self._clock()
         try:
             for event in self._transport.handle(events):
-                if isinstance(event, StreamData):
-                    self._on_data(event, now)
-                else:
-                    self._on_event(event, now)
+                self._on_event(event, now)
         except (NegotiationError, ProtocolError) as error:
             self._end(error)
             self.close()
 
-    def _on_data(self, event: StreamData, now: int) -> None:
-        if self._moq is None:
-            return
-        if not self._heard:
-            self._heard = True
-            self.settled.set()
-        self._queue(self._moq.stream_data(event.stream, event.data, now, end=event.end))
-
     def _on_event(self, event: WebTransportEvent, now: int) -> None:
         match event:
+            case StreamData(stream=stream, data=data, end=end) if self._moq is not None:
+                self._heard = True
+                self.settled.set()
+                self._queue(self._moq.stream_data(stream, data, now, end=end))
             case StreamReset(stream=stream, code=code) if self._moq is not None:
                 self._queue(self._moq.stream_reset(stream, code, now))
             case StreamStopped(stream=stream, code=code) if self._moq is not None:
