@@ -137,7 +137,7 @@ class QuicClient:
         peer: str,
         tls: TlsOptions,
         options: QuicOptions,
-        alpn: str,
+        alpn: Sequence[str],
         on_connected: Callable[[], None],
         on_events: Callable[[Sequence[QuicEvent]], None],
         may_receive: Callable[[], bool],
@@ -153,6 +153,8 @@ class QuicClient:
         self.connection = QuicConnection(configuration=_configuration(host, tls, options, alpn))
         self._window = _slide_receive_window(self.connection, options.window, may_receive)
         self._established = False
+        self.alpn: str | None = None
+        """What the relay has chosen (RFC 7301), once connected."""
         self._failure: RelayError | None = None
         self.application_code: int | None = None
         """The code with which the relay's application closed the connection, if it did."""
@@ -272,8 +274,9 @@ class QuicClient:
         events: list[QuicEvent] = []
         while (event := self.connection.next_event()) is not None:
             match event:
-                case HandshakeCompleted():
+                case HandshakeCompleted(alpn_protocol=alpn):
                     self._established = True
+                    self.alpn = alpn
                     if self._tls.fingerprint is not None and not self._pin(self._tls.fingerprint):
                         return
                     self._ping(now)
@@ -371,7 +374,7 @@ class QuicClient:
                 advice="name the CA file or the fingerprint if you trust this relay",
             )
         if event.frame_type is not None and alert == _ALERT_NO_APPLICATION_PROTOCOL:
-            return NegotiationError(f"{self._peer} does not speak HTTP/3")
+            return NegotiationError(f"{self._peer} speaks nothing that we offer (ALPN)")
         detail = f"{reason} (code {code:#x})" if reason else f"code {code:#x}"
         if reason == "Idle timeout":
             detail = f"nothing heard for {trio.current_time() - self._heard_at:.0f} s"
@@ -386,11 +389,11 @@ def printable(text: str, limit: int = 200) -> str:
 
 
 def _configuration(
-    host: str, tls: TlsOptions, options: QuicOptions, alpn: str
+    host: str, tls: TlsOptions, options: QuicOptions, alpn: Sequence[str]
 ) -> QuicConfiguration:
     configuration = QuicConfiguration(
         is_client=True,
-        alpn_protocols=[alpn],
+        alpn_protocols=list(alpn),
         server_name=host,  # of an address aioquic checks the IP SAN, and sends no SNI
         idle_timeout=options.idle_timeout,
         max_data=options.window,

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 
 class Kind(Enum):
-    """What a stream is for; the first three are ours."""
+    """What a stream is for; the first four are ours."""
 
     ANNOUNCE = auto()
     SUBSCRIBE = auto()
     TRACK = auto()
+    FETCH = auto()
+    """Nothing has come yet; with its first byte it goes to the open groups."""
     UNI = auto()
     """The relay's, its kind not known yet."""
     BIDI = auto()
@@ -45,6 +47,7 @@ class ControlStream:
         "opened",
         "prefix",
         "reader",
+        "sequence",
         "subscription",
         "waiting",
     )
@@ -66,7 +69,9 @@ class ControlStream:
         self.announcements: AnnounceReader | None = None
         """ANNOUNCE: reads them."""
         self.subscription = -1
-        """SUBSCRIBE and TRACK: whose."""
+        """SUBSCRIBE, TRACK and FETCH: whose."""
+        self.sequence = -1
+        """FETCH: of which group."""
 
 
 UNI_KINDS: Final[Mapping[int, Kind]] = {

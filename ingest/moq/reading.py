@@ -136,6 +136,10 @@ class MessageBody:
         except UnicodeDecodeError as error:
             raise ProtocolError("a name in a control message is not UTF-8") from error
 
+    def rest(self) -> bytes:
+        """Take all that is left."""
+        return self._take(self.unread)
+
     def count(self) -> int:
         """Take how many entries follow; raise `ProtocolError` when they cannot fit.
 

@@ -345,9 +345,11 @@ RULES = (
         keeps=(("casfs.mount.filesystem", "import pyfuse3"),),
     ),
     Rule(
-        "QUIC only in the connection and in WebTransport",
+        "QUIC only in the connection and in what a session runs on",
         lambda module: _imports(
-            module, "aioquic", allowed_in=frozenset({"ingest.quic", "ingest.webtransport"})
+            module,
+            "aioquic",
+            allowed_in=frozenset({"ingest.quic", "ingest.webtransport", "ingest.raw_quic"}),
         ),
         breaks=(("ingest.moq.lite", "from aioquic.buffer import Buffer"),),
         keeps=(("ingest.webtransport", "from aioquic.h3.connection import H3Connection"),),
