@@ -14,23 +14,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from casfs.errors import NegotiationError, UsageError
+from ingest.moq import moqt_drafts
 from ingest.moq.lite import LiteSession
 from ingest.moq.lite_versions import LITE_04, LITE_05, LITE_06
+from ingest.moq.moqt import MoqtSession
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ingest.moq.interface import Limits, Locator, MoqSession, Streams
     from ingest.moq.lite_versions import LiteVersion
+    from ingest.moq.moqt_drafts import Draft
 
 _LITE: Final[Mapping[str, LiteVersion]] = {
     version.protocol: version for version in (LITE_05, LITE_06, LITE_04)
 }
 
-DRAFT_14: Final = "moqt-14"
+_OLDEST: Final = moqt_drafts.DRAFT_14
+DRAFT_14: Final = _OLDEST.protocol
 """What a relay speaks that chooses nothing."""
 
-PROTOCOLS: Final[Sequence[str]] = tuple(_LITE)
+_MOQT: Final[Mapping[str, Draft]] = {
+    draft.protocol: draft for draft in (moqt_drafts.DRAFT_18, moqt_drafts.DRAFT_16, _OLDEST)
+}
+
+PROTOCOLS: Final[Sequence[str]] = (*_LITE, *_MOQT)
 """All that we speak, the preferred first."""
 
 _WIRE_NAMES: Final = {DRAFT_14: "moq-00"}
@@ -115,6 +123,9 @@ def create_session(
     version = _LITE.get(protocol)
     if version is not None:
         return LiteSession(version, streams, limits, where)
+    draft = _MOQT.get(protocol)
+    if draft is not None:
+        return MoqtSession(draft, streams, limits, where)
     raise NegotiationError(f"the protocol {protocol!r} is not supported")
 
 
