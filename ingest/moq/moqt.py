@@ -5,9 +5,9 @@ What the drafts differ in is data (`ingest.moq.moqt_drafts`). What is said comes
 
 A subscription asks for everything from {0, 0} on (filter AbsoluteStart), which by the drafts means:
 what is published or received from now on. Relays of moq-dev give the newest group from its start;
-of others that beginning is fetched when it does not come by itself, since a catalog or an init would
-never come otherwise; and older groups are fetched one by one, back to the first that the relay has
-no more. Those groups come as ``fetched``.
+of others that beginning is fetched when it does not come by itself, since a catalog or an init
+would never come otherwise; and older groups are fetched one by one, back to the first that the
+relay has no more. Those groups come as ``fetched``.
 
 A malformed message on the control stream raises `ProtocolError`: nothing behind it can be trusted.
 Elsewhere what a stream does wrong ends that stream alone. Messages that are not known are skipped.
@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from ingest.moq.events import FetchFailed, GroupReceived
+from ingest.moq.events import (
+    BroadcastAnnounced,
+    BroadcastEnded,
+    FetchFailed,
+    GoawayReceived,
+    GroupReceived,
+)
 from ingest.moq.moqt_control import CANCELLED, Control, Over
 from ingest.moq.moqt_data import DataStreams
 from ingest.moq.moqt_groups import LINGER
@@ -41,7 +47,7 @@ if TYPE_CHECKING:
 
     from ingest.moq.events import Event
     from ingest.moq.interface import Limits, Locator, Streams
-    from ingest.moq.moqt_control import Answer
+    from ingest.moq.moqt_control import Answer, Message
     from ingest.moq.moqt_drafts import Draft
 
 _BACKLOG: Final = 256
@@ -318,30 +324,31 @@ class MoqtSession:
 
     def _answer(self, answers: Iterable[Answer], now: int, events: list[Event]) -> None:
         for request, message in answers:
-            if request is not None and self._requests.get(request.number) is None:
-                continue  # what came before it has ended the request
-            match message:
-                case SubscribeOk():
-                    if request is not None:
-                        self._accepted(request, message, now, events)
-                case FetchOk():
-                    if request is not None and request.ask is Ask.FETCH:
-                        self._confirmed(request, message, now, events)
-                case PublishDone():
-                    if request is not None and request.ask is Ask.SUBSCRIBE:
-                        self._tracks[request.subscription].streams_due = message.streams
-                        self._ended(request, None, now, events)
-                case RequestError(code=code):
-                    if request is not None:
-                        self._ended(request, code, now, events)
-                case Over(code=code):
-                    confirmed = request is not None and self._data.groups.confirmed(
-                        request.subscription, request.group
-                    )
-                    if request is not None and not confirmed:
-                        self._ended(request, code, now, events)
-                case event:
-                    events.append(event)
+            if request is None:
+                if isinstance(message, BroadcastAnnounced | BroadcastEnded | GoawayReceived):
+                    events.append(message)
+            elif self._requests.get(request.number) is not None:  # else it is over already
+                self._answer_one(request, message, now, events)
+
+    def _answer_one(
+        self, request: Request, message: Message, now: int, events: list[Event]
+    ) -> None:
+        match message:
+            case SubscribeOk():
+                self._accepted(request, message, now, events)
+            case FetchOk() if request.ask is Ask.FETCH:
+                self._confirmed(request, message, now, events)
+            case PublishDone() if request.ask is Ask.SUBSCRIBE:
+                self._tracks[request.subscription].streams_due = message.streams
+                self._ended(request, None, now, events)
+            case RequestError(code=code):
+                self._ended(request, code, now, events)
+            case Over(code=code):
+                answered = self._data.groups.confirmed(request.subscription, request.group)
+                if request.ask is not Ask.FETCH or not answered:
+                    self._ended(request, code, now, events)
+            case _:
+                pass
 
     def _accepted(
         self, request: Request, answer: SubscribeOk, now: int, events: list[Event]

@@ -26,6 +26,7 @@ from ingest.moq.moqt_parameters import (
     encode_namespace,
     encode_pairs,
     encode_parameters,
+    number_of,
     octets_of,
 )
 from ingest.moq.reading import MessageBody
@@ -181,12 +182,13 @@ class Subscribe(Struct, frozen=True):
             wanted = fields
         else:
             parameters = decode_parameters(fields, draft)
-            priority = next(
-                int(pair.value) for pair in parameters if pair.key == Parameter.SUBSCRIBER_PRIORITY
-            )
+            priority = number_of(parameters, Parameter.SUBSCRIBER_PRIORITY) or 0
             octets = octets_of(parameters, Parameter.SUBSCRIPTION_FILTER)
             wanted = MessageBody(octets or b"", draft.integers)
-        kind = FilterKind(wanted.varint())
+        try:
+            kind = FilterKind(wanted.varint())
+        except ValueError as error:
+            raise ProtocolError("a subscription has an unknown filter") from error
         absolute = kind is FilterKind.ABSOLUTE_START
         start = Location.decode_fields(wanted) if absolute else None
         return cls(request, namespace, track, priority, kind, start)
@@ -348,9 +350,7 @@ class Fetch(Struct, frozen=True):
         start, end = Location.decode_fields(fields), Location.decode_fields(fields)
         if not draft.typed_replies:
             parameters = decode_parameters(fields, draft)
-            priority = next(
-                int(pair.value) for pair in parameters if pair.key == Parameter.SUBSCRIBER_PRIORITY
-            )
+            priority = number_of(parameters, Parameter.SUBSCRIBER_PRIORITY) or 0
         return cls(request, namespace, track, priority, start, end)
 
 
