@@ -1,8 +1,8 @@
 """A publisher of MoQ transport that shares no code with moq-rs nor with us: PyPI's ``aiomoqt``.
 
 It needs a newer Python than casfs, so it lives in an environment of its own, which is made when it
-is first asked for: ``CASFS_AIOMOQT`` names the directory, else one in the user's cache. Without such
-a Python, or without a package registry, `Unavailable` says so.
+is first asked for: ``CASFS_AIOMOQT`` names the directory, else one in the user's cache. Without
+such a Python (on the path, or of pyenv), or without a package registry, `Unavailable` says so.
 """
 
 from __future__ import annotations
@@ -98,12 +98,19 @@ def _installed() -> str:
     return str(python)
 
 
-def _make(directory: Path, python: Path) -> None:
-    reason = f"none of {', '.join(_PYTHONS)} is here"
+def _pythons() -> Iterator[str]:
     for name in _PYTHONS:
         found = shutil.which(name)
-        if found is None:
-            continue
+        if found is not None:
+            yield found
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    for version in ("3.13.*", "3.12.*"):
+        yield from map(str, root.glob(f"versions/{version}/bin/python"))
+
+
+def _make(directory: Path, python: Path) -> None:
+    reason = f"none of {', '.join(_PYTHONS)} is here"
+    for found in _pythons():
         try:
             for command in (
                 [found, "-m", "venv", str(directory)],
@@ -113,7 +120,7 @@ def _make(directory: Path, python: Path) -> None:
         except (subprocess.SubprocessError, OSError) as error:
             failure = getattr(error, "stderr", None) or str(error).encode()
             last = failure.decode(errors="replace").strip().rpartition("\n")[2]
-            reason = f"aiomoqt cannot be installed with {name}: {last}"
+            reason = f"aiomoqt cannot be installed with {found}: {last}"
             continue
         return
     raise Unavailable(reason)
