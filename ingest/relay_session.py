@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from casfs.errors import ConnectError, ConnectionLostError, NegotiationError, ProtocolError
 from ingest.moq.events import GroupReceived
@@ -57,6 +58,9 @@ _SESSION_LOST = "session lost"
 _SETTLING = 0.25
 """How often we look, in seconds, for what time alone decides."""
 _BAD_REQUEST = 400
+_ENDED_AT_FETCH: set[str] = set()
+"""Relays that ended a session at a FETCH instead of answering it: it is not sent to them again, or
+sessions with them would end for ever. Of relays of draft 16 some do not know FETCH."""
 
 
 class SessionOptions(Struct, frozen=True):
@@ -292,6 +296,8 @@ class Session:
             failure = await self._quic.run()
             if failure is not None:
                 code = self._quic.application_code
+                if code is not None:
+                    self._learn()
                 if code is not None and self._transport is not None:
                     code = self._transport.code_of(code)
                 self._end(self._refusal(code, "") or failure)
@@ -341,7 +347,10 @@ class Session:
 
     def _begin(self, protocol: str, where: Locator | None = None) -> None:
         assert self._transport is not None
-        self._moq = create_session(protocol, self._transport, self._options.limits, where)
+        limits = self._options.limits
+        if self.origin in _ENDED_AT_FETCH:
+            limits = replace(limits, fetches=0)
+        self._moq = create_session(protocol, self._transport, limits, where)
         self._moq.start()
         self.opened.set()
 
@@ -378,9 +387,15 @@ class Session:
                 self.close()
             case SessionClosed(code=code, reason=reason):
                 detail = f"{printable(reason) or 'no reason given'} (code {code})"
+                self._learn()
                 lost = ConnectionLostError(f"{self.origin} closed the session: {detail}")
                 self._end(self._refusal(code, reason) or lost)
                 self.close()
+
+    def _learn(self) -> None:
+        """Take that the relay has ended the session: not at a FETCH another time."""
+        if self._moq is not None and self._moq.fetch_ignored:
+            _ENDED_AT_FETCH.add(self.origin)
 
     def _queue(self, events: Sequence[Event]) -> None:
         if not events:

@@ -36,7 +36,7 @@ class Limits(Struct, frozen=True):
     early_bytes: int = 16 << 20
     """The most that is held of groups that overtake the answer to their subscription, bytes."""
     fetches: int = 64
-    """The most groups that are fetched at a time."""
+    """The most groups that are fetched at a time; 0: nothing is fetched at all."""
 
 
 class Locator(Struct, frozen=True):
@@ -119,6 +119,10 @@ class MoqSession(Protocol):
 
     def datagram(self, data: bytes, now: int) -> Sequence[Event]:
         """Take a datagram, the transport's prefix removed: a group of one frame, or nothing."""
+
+    @property
+    def fetch_ignored(self) -> bool:
+        """Whether groups were asked for by FETCH, and the relay has answered none, not even no."""
 
     @property
     def waiting(self) -> bool:

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from msgspec import Struct
-
 from casfs.errors import ProtocolError
 from ingest.moq.announcements import Announcements
 from ingest.moq.events import FetchFailed, GoawayReceived, GroupReceived, GroupsDropped
@@ -33,7 +31,7 @@ from ingest.moq.lite_messages import (
     TrackRequest,
     UniStream,
 )
-from ingest.moq.lite_streams import BIDI_KINDS, UNI_KINDS, ControlStream, Kind
+from ingest.moq.lite_streams import BIDI_KINDS, UNI_KINDS, ControlStream, Kind, LiteStatistics
 from ingest.moq.lite_versions import Wish
 from ingest.moq.subscriptions import Subscription
 from ingest.moq.varint import encode_varint
@@ -50,24 +48,6 @@ CANCELLED: Final = 0
 
 _RELAY_OPENED: Final = 0b01
 _ONE_DIRECTION: Final = 0b10
-
-
-class LiteStatistics(Struct, frozen=True):
-    """What a session holds and what it has turned away, for status and tests."""
-
-    subscriptions: int
-    broadcasts: int
-    open_groups: int
-    open_streams: int
-    """Streams in use beside those of groups."""
-    stopped_streams: int
-    """Streams turned away of which the relay has not confirmed the end."""
-    ignored_announcements: int
-    """Announcements of names that cannot be, or beyond the limit."""
-    fetches: int
-    """Groups that are being fetched."""
-    violations: int
-    """Streams and datagrams turned away for what they say; groups tell their own."""
 
 
 class LiteSession:
@@ -234,6 +214,9 @@ class LiteSession:
             received_end=now,
         )
         return (group,)
+
+    fetch_ignored: Final = False
+    """Each FETCH has a stream of its own here: who does not know it resets that."""
 
     @property
     def waiting(self) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
+
 from ingest.moq.lite_messages import BidiStream, UniStream
 from ingest.moq.reading import StreamReader
 
@@ -88,3 +90,21 @@ BIDI_KINDS: Final[Mapping[int, Kind]] = {
 """What the relay may open in both directions. It asks what we publish before it knows that we only
 subscribe, and how fast we are: neither is answered nor turned away, for relays of moq-dev take the
 end or the reset of their ANNOUNCE for an error and close the session."""
+
+
+class LiteStatistics(Struct, frozen=True):
+    """What a session holds and what it has turned away, for status and tests."""
+
+    subscriptions: int
+    broadcasts: int
+    open_groups: int
+    open_streams: int
+    """Streams in use beside those of groups."""
+    stopped_streams: int
+    """Streams turned away of which the relay has not confirmed the end."""
+    ignored_announcements: int
+    """Announcements of names that cannot be, or beyond the limit."""
+    fetches: int
+    """Groups that are being fetched."""
+    violations: int
+    """Streams and datagrams turned away for what they say; groups tell their own."""

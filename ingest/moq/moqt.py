@@ -118,6 +118,17 @@ class MoqtSession:
         self._ending: set[int] = set()
         self._subscribed = 0
         self._over = False
+        self._fetches_asked = False
+        self._fetch_answered = False
+
+    @property
+    def fetch_ignored(self) -> bool:
+        """Whether FETCH was sent and never answered."""
+        return self._fetches_asked and not self._fetch_answered
+
+    @property
+    def _can_fetch(self) -> bool:
+        return self._control.can_fetch and self._limits.fetches > 0
 
     @property
     def buffered(self) -> int:
@@ -179,7 +190,7 @@ class MoqtSession:
         fetches = [request for request in self._requests if request.ask is Ask.FETCH]
         if (
             track is None
-            or not self._control.can_fetch
+            or not self._can_fetch
             or len(fetches) >= self._limits.fetches
             or any((item.subscription, item.group) == (subscription, sequence) for item in fetches)
         ):
@@ -193,6 +204,7 @@ class MoqtSession:
         wish = track.wish
         message = Fetch(request.number, wish.namespace, wish.track, wish.priority, start, end)
         self._data.fetching(request)
+        self._fetches_asked = True
         self._control.send(request, Kind.FETCH, message.encode(self._draft))
         return request
 
@@ -204,7 +216,7 @@ class MoqtSession:
 
     def _fetch_older(self, track: _Track, than: int) -> None:
         """Fetch the group before one, if it may be there and has not come."""
-        while than > 0 and track.backlog > 0 and self._control.can_fetch:
+        while than > 0 and track.backlog > 0 and self._can_fetch:
             than -= 1
             track.backlog -= 1
             if not self._data.groups.known(track.number, than):
@@ -333,6 +345,7 @@ class MoqtSession:
     def _answer_one(
         self, request: Request, message: Message, now: int, events: list[Event]
     ) -> None:
+        self._fetch_answered |= request.ask in {Ask.FETCH, Ask.HEAD}
         match message:
             case SubscribeOk():
                 self._accepted(request, message, now, events)
@@ -363,7 +376,7 @@ class MoqtSession:
         track.largest = largest = answer.largest
         if largest is not None:
             self._data.groups.expect(track.number, largest.group, largest.object + 1)
-            track.head_due = self._control.can_fetch
+            track.head_due = self._can_fetch
             self._fetch_older(track, largest.group)
         self._tell(self._data.answered(request, answer.alias, now), events)
 

@@ -228,6 +228,25 @@ def test_a_fetch_that_is_refused_or_not_answered_fails_once(draft: Draft) -> Non
     assert settled(relay, 11) == []
 
 
+def test_a_relay_that_says_nothing_to_a_fetch_is_known() -> None:
+    relay = MoqtRelay(DRAFT_16)
+    number = relay.accepted("tv", "video", alias=7)
+    assert not relay.session.fetch_ignored
+    assert relay.session.fetch(number, 9)
+    assert relay.session.fetch_ignored
+    relay.message(Kind.REQUEST_ERROR, RequestError(2, 3, "not supported").encode(DRAFT_16))
+    assert not relay.session.fetch_ignored
+
+
+def test_where_fetching_is_off_nothing_is_fetched() -> None:
+    relay = MoqtRelay(DRAFT_16, Limits(fetches=0))
+    number = relay.accepted("tv", "catalog", alias=7, largest=Location(3, 0))
+    relay.sent()
+    settled(relay)
+    assert not relay.session.fetch(number, 3)
+    assert relay.sent() == []
+
+
 def test_draft_14_fetches_only_from_relays_that_are_known_to_serve_it() -> None:
     relay = MoqtRelay(DRAFT_14)
     number = relay.accepted("tv", "video", alias=7)
