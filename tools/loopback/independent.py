@@ -60,7 +60,7 @@ def independent_publisher(
     size, objects = 500, 5
     arguments = [
         *(python, "-u", "-m", "aiomoqt.tools.pub_server", "--bind", "127.0.0.1", "-p", str(port)),
-        *("-W", "-Q", "--pub-both", "-s", str(size), "-g", str(objects), "-r", "25"),
+        *("-W", "-Q", "--pub-ns", "-s", str(size), "-g", str(objects), "-r", "25"),
         *("-N", broadcast, "-T", track, "--cert", certificate, "--key", key),
     ]
     with tempfile.TemporaryFile() as log:
