@@ -2,8 +2,7 @@
 
 Implements what a MoQ subscriber needs of draft-ietf-webtrans-http3 (in the dialect of its draft 02,
 which the relays of 2026 accept), RFC 9220 (extended CONNECT) and RFC 9297 (capsules): one session
-on one connection, streams in both directions, error codes, the close capsule. Datagrams are
-ignored.
+on one connection, streams in both directions, datagrams, error codes, the close capsule.
 
 The library's HTTP/3 sees only what is HTTP/3 proper: the CONNECT stream and the relay's control and
 QPACK streams. It takes the answers on streams that we opened for HTTP/3 frames, which they are not,
@@ -86,6 +85,12 @@ class StreamStopped(Struct, frozen=True):
     code: int
 
 
+class DatagramReceived(Struct, frozen=True):
+    """A datagram of the session, its prefix removed (RFC 9297, section 2.1)."""
+
+    data: bytes
+
+
 class SessionClosed(Struct, frozen=True):
     """The relay has ended the session."""
 
@@ -94,7 +99,13 @@ class SessionClosed(Struct, frozen=True):
 
 
 WebTransportEvent = (
-    SessionReady | SessionRejected | StreamData | StreamReset | StreamStopped | SessionClosed
+    SessionReady
+    | SessionRejected
+    | StreamData
+    | StreamReset
+    | StreamStopped
+    | DatagramReceived
+    | SessionClosed
 )
 
 
@@ -155,7 +166,6 @@ class WebTransportClient:
         self._early: list[WebTransportEvent] = []
         self._receiving: set[int] = set()
         self._sending: set[int] = set()
-        self.datagrams_ignored = 0
 
     # What the MoQ session calls
 
@@ -201,6 +211,11 @@ class WebTransportClient:
         capsule = encode_capsule(Capsule(_CLOSE_SESSION, value))
         self._http.send_data(self._session, capsule, end_stream=True)
 
+    @staticmethod
+    def code_of(code: int) -> int | None:
+        """Return the session's code for one with which the connection was closed, if it is one."""
+        return from_http3(code)
+
     # What the connection tells
 
     def handle(self, events: Iterable[QuicEvent]) -> list[WebTransportEvent]:
@@ -237,8 +252,10 @@ class WebTransportClient:
                 elif stream in self._sending:
                     self._sending.discard(stream)
                     told.append(StreamStopped(stream, _stream_code(code)))
-            case quic.DatagramFrameReceived():
-                self.datagrams_ignored += 1
+            case quic.DatagramFrameReceived(data=data):
+                quarter = read_varint(data, 0)
+                if self._ready and quarter is not None and 4 * quarter[0] == self._session:
+                    told.append(DatagramReceived(data[quarter[1] :]))
 
     def _first_bytes(self, event: quic.StreamDataReceived, told: list[WebTransportEvent]) -> None:
         """Find out whose stream this is: WebTransport's, or HTTP/3's own (RFC 9114, section 6.2).

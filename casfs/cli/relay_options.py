@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 url_option = click.option(
-    "--url", required=True, help="The relay: https://HOST[:PORT]/PATH, token included."
+    "--url",
+    required=True,
+    help="The relay: https://HOST[:PORT]/PATH, token included; moqt:// for raw QUIC.",
 )
 
 
@@ -26,6 +28,7 @@ class RelayFlags(Struct, frozen=True):
     """How to speak to the relay, as given."""
 
     protocols: str | None
+    transport: str | None
     tls_ca: str | None
     tls_fingerprint: str | None
     tls_insecure: bool
@@ -44,17 +47,29 @@ class RelayFlags(Struct, frozen=True):
     def session(self) -> SessionOptions:
         """Return how sessions behave."""
         from ingest.session import SessionOptions
+        from ingest.transport import Transport
 
+        transport = None if self.transport is None else Transport(self.transport)
         if self.protocols is None:
-            return SessionOptions(quic=self.quic)
+            return SessionOptions(transport=transport, quic=self.quic)
         protocols = tuple(name.strip() for name in self.protocols.split(","))
-        return SessionOptions(protocols=protocols, quic=self.quic)
+        return SessionOptions(protocols=protocols, transport=transport, quic=self.quic)
 
 
 def pass_relay(command: Callable[..., R]) -> Callable[..., R]:
     """Give a command its relay flags as the argument ``relay``, and add the options for them."""
 
-    @click.option("--protocol", "protocols", help="Protocols to offer, the preferred first.")
+    @click.option(
+        "--protocol",
+        "protocols",
+        metavar="NAME[,NAME...]",
+        help="Protocols to offer, the preferred first: moq-lite-04/05/06, moqt-14/16/18.",
+    )
+    @click.option(
+        "--transport",
+        type=click.Choice(["webtransport", "quic"]),
+        help="What carries them; else the URL says it: https:// WebTransport, moqt:// raw QUIC.",
+    )
     @click.option(
         "--tls-ca", metavar="FILE", help="Trust these roots instead of the system's (PEM)."
     )
@@ -70,13 +85,14 @@ def pass_relay(command: Callable[..., R]) -> Callable[..., R]:
     @functools.wraps(command)
     def wrapped(
         protocols: str | None,
+        transport: str | None,
         tls_ca: str | None,
         tls_fingerprint: str | None,
         tls_insecure: bool,
         quic: BackendChoice,
         **options: object,
     ) -> R:
-        flags = RelayFlags(protocols, tls_ca, tls_fingerprint, tls_insecure, quic)
+        flags = RelayFlags(protocols, transport, tls_ca, tls_fingerprint, tls_insecure, quic)
         return command(relay=flags, **options)
 
     return wrapped

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("quic_backend")
 _TV = "demo/tv"
 _VIDEO = "video0.m4s"
 _AUDIO = "audio0.m4s"
-_PROTOCOLS = ["moq-lite-05", "moq-lite-06", "moq-lite-04"]
+_PROTOCOLS = ["moq-lite-05", "moq-lite-06", "moq-lite-04", "moqt-18", "moqt-16", "moqt-14"]
 _PATIENCE = 60
 
 

@@ -118,7 +118,7 @@ def test_a_relay_url_is_taken_apart(
         "",
         "relay.test",
         "http://relay.test/secret",
-        "moqt://relay.test/secret",
+        "moq://relay.test/secret",
         "https:///secret",
         "https://relay.test:0/secret",
         "https://relay.test:66000/secret",

@@ -89,7 +89,7 @@ async def test_the_request_offers_the_protocols_under_both_names(
     assert relay.request[b":protocol"] == b"webtransport"
     assert relay.request[b":authority"] == b"relay.test"
     assert relay.request[b":path"] == b"/live?jwt=secret"
-    offer = b'"moq-lite-05", "moq-lite-06", "moq-lite-04"'
+    offer = b'"moq-lite-05", "moq-lite-06", "moq-lite-04", "moqt-18", "moqt-16", "moq-00"'
     assert relay.request[b"wt-available-protocols"] == offer
     assert relay.request[b"sec-webtransport-protocol"] == offer
 
@@ -201,7 +201,16 @@ async def test_no_message_holds_the_path_or_the_token(autojump_clock: MockClock)
 async def test_a_relay_that_chooses_nothing_is_a_failed_negotiation(
     autojump_clock: MockClock,
 ) -> None:
-    assert isinstance(await _failure(FakeRelay(headers=())), NegotiationError)
+    with pytest.raises(NegotiationError):
+        async with _session(FakeRelay(headers=()), SessionOptions(protocols=("moq-lite-05",))):
+            pass
+
+
+async def test_a_relay_that_chooses_nothing_is_taken_for_one_of_draft_14(
+    autojump_clock: MockClock,
+) -> None:
+    async with _session(FakeRelay(headers=())) as session:
+        assert session.protocol == "moqt-14"
 
 
 async def test_a_server_without_webtransport_is_a_failed_negotiation(
