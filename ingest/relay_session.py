@@ -150,6 +150,7 @@ class Session:
         self._heard = False
         self._over: RelayError | None = None
         self._offer_refused = False
+        self._settles = 0.0
         self.opened = trio.Event()
         """Set when the relay has said 200, or the session is over."""
         self.settled = trio.Event()
@@ -235,6 +236,8 @@ class Session:
             if self._over is not None:
                 raise self._over
             await self._wait()
+            if not self._events and self._over is None:
+                self._arrived = trio.Event()  # woken to look at the time from now on
         events, self._events = self._events, []
         waited = self._queued >= self._options.queued_bytes
         self._queued = 0
@@ -253,8 +256,15 @@ class Session:
             await self._arrived.wait()
             return
         if self._moq is moq:
-            self._queue(moq.settle(self._clock()))
+            self._settle(moq)
             self._quic.wake()
+
+    def _settle(self, moq: MoqSession) -> None:
+        """Let time decide, also where so much comes that nobody ever waits."""
+        now = trio.current_time()
+        if now >= self._settles:
+            self._settles = now + _SETTLING
+            self._queue(moq.settle(self._clock()))
 
     def open_groups(self, opened_before: int) -> Sequence[GroupReceived]:
         """Return what has come so far of each group opened before that time (ns UTC).
@@ -365,6 +375,9 @@ class Session:
         try:
             for event in self._transport.handle(events):
                 self._on_event(event, now)
+            if self._moq is not None and self._moq.waiting:
+                self._arrived.set()
+                self._settle(self._moq)
         except (NegotiationError, ProtocolError) as error:
             self._end(error)
             self.close()
