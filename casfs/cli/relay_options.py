@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 url_option = click.option(
-    "--url", required=True, help="The relay: https://HOST[:PORT]/PATH, token included."
+    "--url",
+    required=True,
+    envvar="CASFS_URL",
+    help="The relay: https://HOST[:PORT]/PATH, token included.  [env: CASFS_URL]",
 )
 
 

@@ -10,7 +10,7 @@ from casfs.errors import ConfigError, StorageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-NO_FLAGS: dict[str, str | None] = {"cas_root": None, "manifest_root": None, "index": None}
+NO_FLAGS: dict[str, object] = {"cas-root": None, "manifest-root": None, "index": None}
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_flags_win_over_environment_and_environment_over_file(
         tmp_path / "c.toml", 'cas-root = "/file/c"\nmanifest-root = "/file/m"\nindex = "/file/i"'
     )
     environment = nowhere | {"CASFS_CAS_ROOT": "/env/c", "CASFS_MANIFEST_ROOT": "/env/m"}
-    settings = load_settings(NO_FLAGS | {"cas_root": "/flag/c"}, environment, file)
+    settings = load_settings(NO_FLAGS | {"cas-root": "/flag/c"}, environment, file)
     assert settings == Settings(cas_root="/flag/c", manifest_root="/env/m", index="/file/i")
 
 

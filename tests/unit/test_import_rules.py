@@ -30,11 +30,14 @@ LAYERS: dict[str, frozenset[str]] = {
     "names": frozenset({"errors", "digest"}),
     "durable": frozenset({"errors"}),
     "systemd": frozenset(),
+    "quantities": frozenset(),
+    "filesystems": frozenset(),
+    "recorders": frozenset({"errors", "durable", "roots"}),
     "media": frozenset({"errors", "digest", "timestamps"}),
     "objects": _GROUND,
     "manifests": _GROUND,
     "roots": _GROUND | {"objects"},
-    "config": _GROUND | {"roots"},
+    "config": _GROUND | {"roots", "quantities"},
     "heads": _GROUND | {"roots", "manifests"},
     "admission": _GROUND | {"roots", "manifests", "heads"},
     "index": _STORES - {"objects"} | {"media"},
@@ -51,12 +54,17 @@ LAYERS: dict[str, frozenset[str]] = {
     "mount": _ARCHIVE | {"systemd"},
     "cli": _ARCHIVE
     | {"config", "verify", "show", "export", "adopt", "mount"}
-    | {"retention", "expire", "collect", "systemd"},
+    | {"retention", "expire", "collect", "systemd", "quantities", "recorders", "filesystems"},
+    "__main__": frozenset({"cli"}),
 }
 
 PURE = (
     "casfs.digest",
     "casfs.names",
+    "casfs.quantities",
+    "casfs.config.schema",
+    "casfs.config.entries",
+    "casfs.config.lines",
     "casfs.adopt.lines",
     "casfs.adopt.epochs",
     "casfs.manifests.record",
@@ -69,6 +77,8 @@ PURE = (
     "casfs.mount.broadcasts",
     "casfs.mount.views",
     "ingest.moq",
+    "ingest.directory",
+    "ingest.supervision",
 )
 """These decide: they do no I/O and know no clock."""
 
