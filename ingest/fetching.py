@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import time
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 from casfs.digest import digest_of
 
 _MOST_REDIRECTS = 3
+_DRIPPING = 4
 _CONDITIONS = {"etag": "If-None-Match", "last-modified": "If-Modified-Since"}
 
 
@@ -48,30 +50,29 @@ class Fetcher:
         self._last: Listing | None = None
         self._last_digest: Digest | None = None
         self._last_stat: tuple[int, int, int] | None = None
-        self._client: httpx.AsyncClient | None = None
+        self._client: httpx.Client | None = None
 
     async def fetch(self) -> Listing:
         """Return what the directory lists now; raises DirectoryError.
 
-        The same object as the last time if nothing changed.
+        The same object as the last time if nothing changed. It is asked, and read, in a thread.
         """
+        if self._path is not None:
+            return await trio.to_thread.run_sync(
+                self._read_file, self._path, abandon_on_cancel=True
+            )
         try:
-            with trio.fail_after(self._options.timeout):
-                if self._path is not None:
-                    return await trio.to_thread.run_sync(
-                        self._read_file, self._path, abandon_on_cancel=True
-                    )
-                return await self._get()
+            with trio.fail_after(_DRIPPING * self._options.timeout):
+                return await trio.to_thread.run_sync(self._get, abandon_on_cancel=True)
         except trio.TooSlowError:
-            raise DirectoryError(
-                f"it gave no whole answer in {self._options.timeout:g} seconds"
-            ) from None
+            # It sends its header drop by drop. That connection is left to itself.
+            self._client = None
+            raise DirectoryError("it gave no answer in time") from None
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """End its connections."""
         if self._client is not None:
-            with trio.CancelScope(shield=True):
-                await self._client.aclose()
+            self._client.close()
 
     # Files
 
@@ -92,19 +93,20 @@ class Fetcher:
 
     # HTTP
 
-    async def _get(self) -> Listing:
+    def _get(self) -> Listing:
         if self._client is None:
             self._client = self._new_client()
+        deadline = time.monotonic() + self._options.timeout
         headers = dict(self._conditions) if self._last is not None else {}
         if self._options.token is not None:
             headers["Authorization"] = f"Bearer {self._options.token}"
         try:
-            async with self._client.stream("GET", self._url, headers=headers) as response:
+            with self._client.stream("GET", self._url, headers=headers) as response:
                 if response.status_code == httpx.codes.NOT_MODIFIED and self._last is not None:
                     return self._last
                 if response.status_code != httpx.codes.OK:
                     raise DirectoryError(f"it answers with status {response.status_code}")
-                body = await self._body(response)
+                body = self._body(response, deadline)
         except httpx.TimeoutException:
             raise DirectoryError("it does not answer in time") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -122,7 +124,7 @@ class Fetcher:
         }
         return listing
 
-    async def _body(self, response: httpx.Response) -> bytes:
+    def _body(self, response: httpx.Response, deadline: float) -> bytes:
         """Return the answer, if it keeps within the limit."""
         if response.headers.get("content-encoding", "identity") != "identity":
             # A small piece can unpack to anything before it is counted.
@@ -130,21 +132,25 @@ class Fetcher:
         most = self._options.limits.bytes
         pieces: list[bytes] = []
         size = 0
-        async for piece in response.aiter_bytes(1 << 16):
+        for piece in response.iter_bytes(1 << 16):
             size += len(piece)
             if size > most:
                 raise DirectoryError(f"its answer has more than {most} bytes")
+            if time.monotonic() > deadline:
+                raise DirectoryError(
+                    f"it gave no whole answer in {self._options.timeout:g} seconds"
+                )
             pieces.append(piece)
         return b"".join(pieces)
 
-    def _new_client(self) -> httpx.AsyncClient:
+    def _new_client(self) -> httpx.Client:
         try:
             context = ssl.create_default_context(cafile=self._options.ca_file)
         except (OSError, ssl.SSLError):
             raise ConfigError(
                 f"the CA file {self._options.ca_file} cannot be used", advice="give one in PEM form"
             ) from None
-        return httpx.AsyncClient(
+        return httpx.Client(
             verify=context,
             timeout=httpx.Timeout(self._options.timeout, connect=self._options.connect_timeout),
             follow_redirects=True,

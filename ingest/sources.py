@@ -73,7 +73,7 @@ async def poll_directory(
             tell(listing)
             await trio.sleep(interval() * (1 - _JITTER * random.random()))  # noqa: S311
     finally:
-        await fetcher.close()
+        fetcher.close()
 
 
 async def follow_relay(

@@ -9,6 +9,7 @@ worker, however many directories and relays know it.
 - One that is off every list is recorded until nothing has come for the grace period.
 - A worker that ends by itself is started again, later each time; one that had worked for a minute
   begins with short delays anew. If it received nothing, the broadcast's next relay is tried.
+- One of which nothing comes for the grace period makes way if another waits for a free worker.
 - While room is short nothing is started; where it is very short the newest recording ends, one for
   each look at the disk.
 """
@@ -130,6 +131,8 @@ class Supervision:
         self._listings: dict[str, tuple[Listed, ...]] = {}
         self._room = Room.AMPLE
         self._to_shed = False
+        self._crowded = False
+        """Whether a broadcast waits because as many are recorded as may be."""
         self._set_policy(policy)
 
     # What happens
@@ -283,6 +286,10 @@ class Supervision:
         if silent and len(self._relays(item)) > 1:
             item.turn += 1
             return "nothing comes; another relay is to be tried"
+        if silent and self._crowded:
+            self._crowded = False
+            item.not_before = now + grace
+            return "nothing comes, and another broadcast waits"
         return ""
 
     def _shed(self) -> list[Start | Stop]:
@@ -302,23 +309,23 @@ class Supervision:
         free = self._policy.max_workers - sum(
             item.phase is not Phase.WAITING for item in self._known.values()
         )
-        if free <= 0:
-            return []
         actions: list[Start | Stop] = []
+        self._crowded = False
         for item in self._known.values():
             if item.phase is not Phase.WAITING or item.not_before > now:
                 continue
             if not item.wanted and not self._is_kept(item, now):
                 continue
             relays = self._relays(item)
+            if relays and free <= len(actions):
+                self._crowded = True
+                break
             if relays:
                 item.phase = Phase.RECORDING
                 item.relay = relays[item.turn % len(relays)]
                 item.started = now
                 item.starts += 1
                 actions.append(Start(item.name, item.relay, self._tracks(item)))
-                if len(actions) == free:
-                    break
         return actions
 
     def _is_kept(self, item: Supervised, now: float) -> bool:

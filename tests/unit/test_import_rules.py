@@ -33,6 +33,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "quantities": frozenset(),
     "filesystems": frozenset(),
     "recorders": frozenset({"errors", "durable", "roots"}),
+    "outlook": frozenset({"errors", "roots", "recorders", "timestamps"}),
     "media": frozenset({"errors", "digest", "timestamps"}),
     "objects": _GROUND,
     "manifests": _GROUND,
@@ -54,7 +55,8 @@ LAYERS: dict[str, frozenset[str]] = {
     "mount": _ARCHIVE | {"systemd"},
     "cli": _ARCHIVE
     | {"config", "verify", "show", "export", "adopt", "mount"}
-    | {"retention", "expire", "collect", "systemd", "quantities", "recorders", "filesystems"},
+    | {"retention", "expire", "collect", "systemd", "quantities", "recorders", "filesystems"}
+    | {"outlook"},
     "__main__": frozenset({"cli"}),
 }
 
