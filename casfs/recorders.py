@@ -21,16 +21,17 @@ from casfs.errors import WriterLockedError, storage_error
 from casfs.roots import OWN, Roots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 RECORDERS = os.path.join(OWN, "recorders")
 """The directory of the reports, below the manifest root."""
 
 _SUPERVISOR = "@supervisor"
+_REMEMBERED = "@recording"
 _MOST_BYTES = 4 << 20
 _TEMPORARY = ".new-"
 
-R = TypeVar("R", bound=Struct)
+T = TypeVar("T")
 
 
 class TrackReport(Struct, frozen=True):
@@ -125,6 +126,24 @@ class SupervisorReport(Struct, frozen=True, kw_only=True):
     """Bytes that were asked for, of the disk that lacks most."""
     sources: list[SourceReport] = field(default_factory=list)
     broadcasts: list[SupervisedReport] = field(default_factory=list)
+
+
+class Remembered(Struct, frozen=True):
+    """A recording that a supervisor's successor is to take up, also if no directory answers."""
+
+    broadcast: str
+    relay: str
+    tracks: tuple[str, ...] = ()
+
+
+def write_remembered(roots: Roots, recordings: Sequence[Remembered]) -> None:
+    """Replace what a successor is to take up; for our user alone to read. Raises OSError."""
+    _replace(roots, _REMEMBERED, list(recordings), mode=0o600)
+
+
+def read_remembered(roots: Roots) -> list[Remembered]:
+    """Return what the supervisor before us recorded last; nothing if that cannot be read."""
+    return _read(roots, _REMEMBERED, list[Remembered]) or []
 
 
 def write_report(roots: Roots, directory: str, report: RecorderReport) -> None:
@@ -237,21 +256,22 @@ def _path(roots: Roots, name: str) -> str:
     return os.path.join(roots.manifests, RECORDERS, f"{name}.json")
 
 
-def _replace(roots: Roots, name: str, report: Struct) -> None:
+def _replace(roots: Roots, name: str, report: object, *, mode: int = 0o644) -> None:
     path = _path(roots, name)
     temporary = os.path.join(os.path.dirname(path), f"{_TEMPORARY}{os.getpid()}")
     data = msgspec.json.encode(report) + b"\n"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     try:
-        file = open(temporary, "wb")  # noqa: SIM115  the directory may have to be made first
+        descriptor = os.open(temporary, flags, mode)
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        file = open(temporary, "wb")  # noqa: SIM115
-    with file:
+        descriptor = os.open(temporary, flags, mode)
+    with open(descriptor, "wb") as file:
         file.write(data)
     os.replace(temporary, path)
 
 
-def _read(roots: Roots, name: str, kind: type[R]) -> R | None:
+def _read(roots: Roots, name: str, kind: type[T]) -> T | None:
     try:
         with open(_path(roots, name), "rb") as file:
             return msgspec.json.decode(file.read(_MOST_BYTES), type=kind)

@@ -86,6 +86,11 @@ class Phase(enum.StrEnum):
     RECORDING = "recording"
     STOPPING = "stopping"
 
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a worker."""
+        return self is not Phase.WAITING
+
 
 class Supervised(Struct):
     """A broadcast that we know."""
@@ -100,6 +105,8 @@ class Supervised(Struct):
     """When it was wanted last; means nothing while it is."""
     phase: Phase = Phase.WAITING
     relay: str = ""
+    """Of the worker."""
+    tracks: tuple[str, ...] = ()
     """Of the worker."""
     started: float = 0.0
     """When the worker was."""
@@ -307,7 +314,7 @@ class Supervision:
         if self._room is not Room.AMPLE:
             return []
         free = self._policy.max_workers - sum(
-            item.phase is not Phase.WAITING for item in self._known.values()
+            item.phase.is_running for item in self._known.values()
         )
         actions: list[Start | Stop] = []
         self._crowded = False
@@ -323,9 +330,10 @@ class Supervision:
             if relays:
                 item.phase = Phase.RECORDING
                 item.relay = relays[item.turn % len(relays)]
+                item.tracks = self._tracks(item)
                 item.started = now
                 item.starts += 1
-                actions.append(Start(item.name, item.relay, self._tracks(item)))
+                actions.append(Start(item.name, item.relay, item.tracks))
         return actions
 
     def _is_kept(self, item: Supervised, now: float) -> bool:

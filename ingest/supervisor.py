@@ -16,7 +16,7 @@ import trio
 
 from casfs.archive import Archive
 from casfs.errors import CasfsError
-from casfs.recorders import is_supervised, lock_supervisor, sweep_reports
+from casfs.recorders import is_supervised, lock_supervisor, read_remembered, sweep_reports
 from casfs.systemd import notify
 from ingest.directory import Listed
 from ingest.notifying import keep_notifying, say_stopping
@@ -40,6 +40,7 @@ _KILL_AFTER = 80.0
 """Seconds that a worker has for its end."""
 _LOCK_PATIENCE = 20.0
 _PINNED = "pinned"
+_REMEMBERED = "remembered"
 
 
 def supervise(load: Callable[[], Loaded]) -> None:
@@ -120,9 +121,15 @@ class Supervisor:
     # Sources
 
     async def _begin(self, nursery: trio.Nursery) -> None:
+        """Begin where the supervisor before us was ended, as long as no source says otherwise."""
+        remembered = [
+            Listed(item.broadcast, (item.relay,), item.tracks)
+            for item in read_remembered(self.archive.roots)
+        ]
         self.status = "waiting for the clock"
         await wait_for_clock(self.plan.time_sync_wait)
         self.status = "running"
+        self.supervision.take_listing(_REMEMBERED, remembered, trio.current_time())
         self._set_sources(nursery)
         nursery.start_soon(self._decide_for_ever, nursery)
 
@@ -144,6 +151,7 @@ class Supervisor:
                 nursery.start_soon(self._run_source, key, self._tasks[key])
         pinned = tuple(Listed(name) for name in plan.broadcasts)
         self.supervision.take_listing(_PINNED, pinned, trio.current_time())
+        self._forget_remembered()
         self._wake.set()
 
     async def _run_source(self, key: str, scope: trio.CancelScope) -> None:
@@ -157,11 +165,17 @@ class Supervisor:
                 state = self.sources.setdefault(key, SourceState(shown_directory(url)))
                 await poll_directory(url, self.plan.fetching, self._interval, state, tell)
 
+    def _forget_remembered(self) -> None:
+        """Once every source has answered, what they list is all there is."""
+        if all(key in self.sources and self.sources[key].asked for key in self._tasks):
+            self.supervision.drop_source(_REMEMBERED, trio.current_time())
+
     def _interval(self) -> float:
         return self.plan.poll_interval
 
     def _take_listing(self, key: str, listing: Listing) -> None:
         self.supervision.take_listing(key, listing.listed, trio.current_time())
+        self._forget_remembered()
         self._wake.set()
 
     # Workers

@@ -16,12 +16,13 @@ import trio
 
 from casfs.recorders import (
     RecorderReport,
+    Remembered,
     SourceReport,
     SupervisedReport,
     SupervisorReport,
     read_report,
-    remove_report,
     remove_supervisor_report,
+    write_remembered,
     write_supervisor_report,
 )
 from casfs.timestamps import format_time
@@ -63,6 +64,9 @@ class Watch:
         self._disks: tuple[Disk, ...] = ()
         self._metrics: Metrics | None = None
         self._trouble = ""
+        self._recordings: list[Remembered] | None = None
+        self._remembered: list[Remembered] | None = None
+        """What the file says; None before we know what we record."""
 
     async def run(self) -> None:
         """Look and tell until cancelled. Raises ConfigError if metrics cannot be served."""
@@ -102,6 +106,7 @@ class Watch:
         if disks:
             self._judge(disks)
         own = self._report(now)
+        self._remember()
         await trio.to_thread.run_sync(self._tell, own, list(reports.values()))
 
     def _read(self, names: Sequence[str]) -> tuple[dict[str, RecorderReport], tuple[Disk, ...]]:
@@ -132,6 +137,17 @@ class Watch:
                 _LOG.error("%s; %d bytes are free", _ROOM_SAYS[room], free)
         if room is not before or room is Room.CRITICAL:
             self._supervisor.wake()
+
+    def _remember(self) -> None:
+        """Note what is recorded, and what is to be again. A URL with a query may hold a token."""
+        supervisor = self._supervisor
+        if supervisor.status != "running":
+            return
+        self._recordings = [
+            Remembered(item.name, item.relay, item.tracks)
+            for item in supervisor.supervision.supervised()
+            if item.relay and "?" not in item.relay and (item.wanted or item.phase.is_running)
+        ]
 
     # Telling
 
@@ -179,6 +195,9 @@ class Watch:
     def _tell(self, own: SupervisorReport, reports: Sequence[RecorderReport]) -> None:
         try:
             write_supervisor_report(self._roots, own)
+            if self._recordings != self._remembered:
+                write_remembered(self._roots, self._recordings or [])
+                self._remembered = self._recordings
             if self._metrics is not None:
                 self._metrics.update(own, reports, self._disks)
             self._trouble = ""
@@ -186,10 +205,6 @@ class Watch:
             if str(error) != self._trouble:
                 _LOG.warning("the state cannot be written: %s", error)
             self._trouble = str(error)
-
-    def forget(self, broadcast: str) -> None:
-        """Take away the report of a worker that was killed."""
-        remove_report(self._roots, self._supervisor.archive.directory_of(broadcast))
 
     # Expiry
 

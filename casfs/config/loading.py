@@ -129,8 +129,8 @@ def _parse(text: str, path: str) -> dict[str, object]:
     try:
         msgspec.convert(found, Settings, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        problem, _, place = str(error).partition(" - at `$")
-        place = place.strip(".`")
+        problem, _, place = str(error).partition(" - at `")
+        place = place.rpartition("$")[2].strip(".`")
         unknown = problem.partition("unknown field `")[2].rstrip("`")
         if unknown:
             place = f"{place}.{unknown}".strip(".")
@@ -194,7 +194,7 @@ def _converted(entry: Entry, value: object, where: str) -> object:
             value = {name: field for name, _, field in pairs}
         return msgspec.convert(value, entry.type, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        problem = str(error).partition(" - at `$")[0]
+        problem = str(error).partition(" - at `")[0]
         raise ConfigError(f"{where} is not valid: {problem}") from None
 
 
