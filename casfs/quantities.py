@@ -67,4 +67,4 @@ def parse_room(text: str) -> Room:
     """
     if text.strip().endswith("%"):
         return Room(parse_share(text))
-    return Room(parse_size(text))
+    return Room(max(2.0, parse_size(text)))  # one byte would be the whole disk

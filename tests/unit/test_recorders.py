@@ -30,15 +30,13 @@ from casfs.recorders import (
     write_report,
     write_supervisor_report,
 )
-from ingest.reporting import Reporter
-from ingest.state import RecorderState
+from tests.fakes.reports import report
 from tests.fakes.store import NOON, Clock, make_archive
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from casfs.archive import Archive
-    from casfs.recorders import RecorderReport
 
 SECOND = 10**9
 
@@ -46,18 +44,6 @@ SECOND = 10**9
 @pytest.fixture
 def archive(tmp_path: Path) -> Archive:
     return make_archive(tmp_path)
-
-
-def report(name: str = "demo/tv", groups: int = 0) -> RecorderReport:
-    state = RecorderState(broadcast=name, status="recording", relay="https://r.example:443")
-    steady = [0.0]
-    reporter = Reporter(state, "id", clock=lambda: NOON, steady=lambda: steady[0])
-    reporter.report()
-    steady[0] = 10.0
-    track = state.track("video0.m4s")
-    track.groups, track.bytes, track.last_sequence, track.last_received = groups, 1000, 6, NOON
-    state.new_bytes = 500
-    return reporter.report()
 
 
 def test_a_report_tells_rates_of_the_last_minute() -> None:

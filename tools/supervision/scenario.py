@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TRACK = "video0.m4s"
+Sample = dict[int, tuple[int, float]]
+"""Memory (bytes) and processor time (seconds) by process."""
+
 _PATIENCE = 90.0
 _GROUP_SECONDS = 0.5
 _HOSTILE: list[object] = [
@@ -66,7 +69,7 @@ class Outcome(Struct):
     """Of the worker that ran longest: resident at the end over that at its first look."""
     supervisor_megabytes: float = 0.0
     cores: float = 0.0
-    """Processor time of supervisor and workers that still ran at the end, over the time."""
+    """Processor time of those that ran from the first look to the end, over that time."""
     amiss: list[str] = field(default_factory=list)
 
 
@@ -135,7 +138,7 @@ class Scenario:
         with self.installed.supervisor(self.directory.url, self.relay) as supervisor:
             self._add(self._names[:half])
             self._add(self._names[half:])
-            first = self._memory()
+            first = self._sample(supervisor.pid)
             supervised = time.monotonic()
             while time.monotonic() - began < self.options.seconds / 2:
                 self._something()
@@ -146,7 +149,7 @@ class Scenario:
             self._kill_supervisor(supervisor.pid)
         with self.installed.supervisor(self.directory.url, self.relay) as supervisor:
             self._until(self._all_recorded, "recorded again after the supervisor's death")
-            first, supervised = self._memory(), time.monotonic()
+            first, supervised = self._sample(supervisor.pid), time.monotonic()
             while time.monotonic() - began < self.options.seconds:
                 self._something()
             self.directory.behaviour = Behaviour.ANSWERS
@@ -240,19 +243,22 @@ class Scenario:
     def _all_recorded(self) -> bool:
         return set(self.installed.workers()) == set(self.player.sent)
 
-    def _memory(self) -> dict[int, int]:
-        return {pid: resident_bytes(pid) for pid in self.installed.workers().values()}
+    def _sample(self, supervisor: int) -> Sample:
+        """Return memory and processor time of each process."""
+        pids = [supervisor, *self.installed.workers().values()]
+        return {pid: (resident_bytes(pid), cpu_seconds(pid)) for pid in pids}
 
-    def _measure(self, supervisor: int, seconds: float, first: dict[int, int]) -> None:
-        workers = self.installed.workers().values()
-        now = {pid: resident_bytes(pid) for pid in workers}
-        self.outcome.worker_megabytes = max(now.values(), default=0) / 1e6
+    def _measure(self, supervisor: int, seconds: float, before: Sample) -> None:
+        now = self._sample(supervisor)
+        self.outcome.supervisor_megabytes = now[supervisor][0] / 1e6
+        used = [now[pid][1] - before[pid][1] for pid in now if pid in before]
+        self.outcome.cores = sum(used) / seconds
+        workers = {pid: memory for pid, (memory, _) in now.items() if pid != supervisor}
+        self.outcome.worker_megabytes = max(workers.values(), default=0) / 1e6
         self.outcome.worker_growth = max(
-            (now[pid] / first[pid] for pid in now if first.get(pid)), default=0.0
+            (memory / before[pid][0] for pid, memory in workers.items() if pid in before),
+            default=0.0,
         )
-        self.outcome.supervisor_megabytes = resident_bytes(supervisor) / 1e6
-        used = sum(map(cpu_seconds, [supervisor, *workers]))
-        self.outcome.cores = used / seconds
 
     def _until(self, condition: Callable[[], object], what: str) -> None:
         deadline = time.monotonic() + _PATIENCE
