@@ -16,7 +16,14 @@ import trio
 
 from casfs.archive import Archive
 from casfs.errors import CasfsError
-from casfs.recorders import is_supervised, lock_supervisor, read_remembered, sweep_reports
+from casfs.recorders import (
+    is_supervised,
+    lock_supervisor,
+    read_remembered,
+    read_report,
+    remove_report,
+    sweep_reports,
+)
 from casfs.systemd import notify
 from ingest.directory import Listed
 from ingest.notifying import keep_notifying, say_stopping
@@ -214,9 +221,17 @@ class Supervisor:
                 code = await worker.wait()
             finally:
                 self.workers.pop(broadcast, None)
+            await trio.to_thread.run_sync(self._sweep, broadcast, worker.pid)
             _say(broadcast, f"recorder {worker.pid} ended {_how(code)}")
         self.supervision.worker_ended(broadcast, code, trio.current_time())
         self._wake.set()
+
+    def _sweep(self, broadcast: str, pid: int) -> None:
+        """Take away the report that a worker left behind: it was killed."""
+        roots, directory = self.archive.roots, self.archive.directory_of(broadcast)
+        report = read_report(roots, directory)
+        if report is not None and report.pid == pid:
+            remove_report(roots, directory)
 
     async def _stop(self, worker: Worker | None) -> None:
         if worker is None:

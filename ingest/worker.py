@@ -51,6 +51,7 @@ class Worker:
             env=worker_environment(os.environ, options, relay),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C and a hang-up are for the supervisor, who then ends us
         )
         self.broadcast = broadcast
         self.ended = trio.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ import trio
 from msgspec.structs import replace
 
 from casfs.cli.logs import JsonFormatter, TextFormatter
-from casfs.config import load
+from casfs.config import ExpireWhenShort, load
 from casfs.errors import ConfigError
 from casfs.quantities import Room as Wanted
 from casfs.quantities import parse_room
@@ -33,6 +34,7 @@ from ingest.supervisor import Supervisor
 from ingest.timesync import wait_for_clock
 from ingest.watching import Watch
 from ingest.worker import WorkerOptions, worker_environment
+from tests.fakes.hours import LONG_AGO, hour_group, record_hours
 from tests.fakes.reports import report
 from tests.fakes.store import make_archive
 
@@ -153,6 +155,26 @@ async def test_it_looks_at_reports_and_disks_and_tells(
         phases = [item.phase for item in supervisor.supervision.supervised()]
         assert phases.count(Phase.RECORDING) == 1
         nursery.cancel_scope.cancel()
+
+
+async def test_what_is_old_expires_by_the_public_commands(
+    supervisor: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    archive = supervisor.archive
+    hours = [[hour_group(LONG_AGO + at, b"%d" % at, sequence=at)] for at in range(3)]
+    record_hours(archive, hours)
+    supervisor.plan = replace(
+        supervisor.plan, min_free=Wanted(1e17), expiry=ExpireWhenShort(enable=True, keep_last=1)
+    )
+    watch = Watch(supervisor)
+    await watch._look()
+    assert watch._wants_expiry()
+    await watch._expire()
+    with contextlib.closing(archive.reader()) as reader:
+        track = reader.track("tv", "video0.m4s")
+        assert track is not None
+        assert len(reader.hours(track)) == 1
+    assert not [record for record in caplog.records if "exit code" in record.message]
 
 
 def test_room_is_that_of_the_fuller_disk_and_comes_back_a_little_later() -> None:

@@ -1,6 +1,8 @@
 """Let ``casfs auto-archive`` live through everything at once, and check what it kept.
 
     python -m tools.supervision [--broadcasts 20] [--seconds 300] [--bitrate 200000]
+    python -m tools.supervision --calm --bitrate 4000000     what twenty recordings cost
+    python -m tools.supervision --numbers                    what polling, a start, idleness cost
 
 Broadcasts play on a real relay while their directory adds, removes, flaps, stalls, fails and lies,
 workers are killed at random, and the supervisor is killed and started again. In the end every byte
@@ -18,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from tools.demo.steps import Interrupted, end_on_signals
+from tools.supervision.numbers import as_text, measure
 from tools.supervision.scenario import Options, Outcome, live_through
 
 
@@ -31,6 +34,7 @@ def main() -> int:
         "--bitrate", type=int, default=200_000, help="of each broadcast, bits a second"
     )
     parser.add_argument("--calm", action="store_true", help="nothing goes wrong: for measuring")
+    parser.add_argument("--numbers", action="store_true", help="only measure the parts")
     parser.add_argument("--directory", type=Path, help="where to work; a temporary one by default")
     arguments = parser.parse_args()
     end_on_signals()
@@ -39,6 +43,9 @@ def main() -> int:
     )
     try:
         with tempfile.TemporaryDirectory(dir=arguments.directory, prefix="supervision-") as path:
+            if arguments.numbers:
+                print(as_text(measure(Path(path))))
+                return 0
             outcome: Outcome = live_through(Path(path), options)
     except Interrupted as interrupted:
         return interrupted.exit_code
