@@ -19,7 +19,7 @@ from casfs.names import name_bytes
 from ingest.relay_url import parse_relay_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 _ANNOUNCED = "/announced"
 _DEPTH = 2
@@ -70,9 +70,60 @@ class _RefusalError(Exception):
     """Why an entry is not taken."""
 
 
-class _Gathered(Struct):
-    relays: list[str] = field(default_factory=list)
-    tracks: list[str] = field(default_factory=list)
+class _Reader(Struct):
+    """Takes entries one by one. What many entries share is checked once."""
+
+    fields: Fields
+    limits: ListingLimits
+    listed: dict[str, Listed] = field(default_factory=dict)
+    relays: set[str] = field(default_factory=set)
+    """URLs that are fit."""
+    tracks: set[str] = field(default_factory=set)
+    """Names that are fit."""
+
+    def take(self, entry: object) -> None:
+        """Add one entry; raises _RefusalError."""
+        fields = self.fields
+        members = entry if isinstance(entry, dict) else {fields.name: entry}
+        name = _name(members.get(fields.name), "a broadcast's name")
+        relay = members.get(fields.relay)
+        track = members.get(fields.track)
+        relays: tuple[str, ...] = () if relay is None else (self._relay(relay),)
+        if track is None:
+            tracks: tuple[str, ...] = ()
+        elif isinstance(track, list):
+            tracks = tuple(dict.fromkeys(map(self._track, track)))
+        else:
+            tracks = (self._track(track),)
+        known = self.listed.get(name)
+        if known is not None:
+            relays = tuple(dict.fromkeys(known.relays + relays))
+            tracks = tuple(dict.fromkeys(known.tracks + tracks))
+        elif len(self.listed) >= self.limits.broadcasts:
+            raise _RefusalError(f"there are more than {self.limits.broadcasts} broadcasts")
+        if len(relays) > self.limits.relays:
+            raise _RefusalError(f"a broadcast has more than {self.limits.relays} relays")
+        if len(tracks) > self.limits.tracks:
+            raise _RefusalError(f"a broadcast has more than {self.limits.tracks} tracks")
+        self.listed[name] = Listed(name, relays, tracks)
+
+    def _relay(self, value: object) -> str:
+        if not isinstance(value, str) or len(value) > self.limits.url_bytes:
+            raise _RefusalError("a relay's URL is none")
+        if value not in self.relays:
+            try:
+                relay_host(value)
+            except CasfsError as error:
+                raise _RefusalError(error.message) from None
+            self.relays.add(value)
+        return value
+
+    def _track(self, value: object) -> str:
+        if isinstance(value, str) and value in self.tracks:
+            return value
+        name = _name(value, "a track's name")
+        self.tracks.add(name)
+        return name
 
 
 def check_source_url(url: str) -> None:
@@ -129,19 +180,15 @@ def read_listing(
     """
     if len(body) > limits.bytes:
         raise DirectoryError(f"the answer has more than {limits.bytes} bytes")
-    gathered: dict[str, _Gathered] = {}
+    reader = _Reader(fields, limits)
     refused, problem = 0, ""
-    entries = _lines(body) if plain else _json_entries(body, fields)
-    for entry in entries:
+    for entry in _lines(body) if plain else _json_entries(body, fields):
         try:
-            _take(entry, fields, limits, gathered)
+            reader.take(entry)
         except _RefusalError as refusal:
             refused += 1
             problem = problem or str(refusal)
-    listed = tuple(
-        Listed(name, tuple(found.relays), tuple(found.tracks)) for name, found in gathered.items()
-    )
-    return Listing(listed, refused, problem)
+    return Listing(tuple(reader.listed.values()), refused, problem)
 
 
 def _lines(body: bytes) -> Iterator[str]:
@@ -180,33 +227,6 @@ def _has(entry: object, member: str) -> bool:
     return isinstance(entry, dict) and member in entry
 
 
-def _take(
-    entry: object, fields: Fields, limits: ListingLimits, gathered: dict[str, _Gathered]
-) -> None:
-    """Add one entry; raises _RefusalError."""
-    members: Mapping[str, object] = entry if isinstance(entry, dict) else {fields.name: entry}
-    name = _name(members.get(fields.name), "a broadcast's name")
-    relay = members.get(fields.relay)
-    tracks = members.get(fields.track)
-    if relay is not None:
-        _check_relay(relay, limits)
-    found = gathered.get(name)
-    if found is None:
-        if len(gathered) >= limits.broadcasts:
-            raise _RefusalError(f"there are more than {limits.broadcasts} broadcasts")
-        found = gathered[name] = _Gathered()
-    if isinstance(relay, str) and relay not in found.relays:
-        if len(found.relays) >= limits.relays:
-            raise _RefusalError(f"a broadcast has more than {limits.relays} relays")
-        found.relays.append(relay)
-    for track in tracks if isinstance(tracks, list) else [] if tracks is None else [tracks]:
-        text = _name(track, "a track's name")
-        if text not in found.tracks:
-            if len(found.tracks) >= limits.tracks:
-                raise _RefusalError(f"a broadcast has more than {limits.tracks} tracks")
-            found.tracks.append(text)
-
-
 def _name(value: object, what: str) -> str:
     """Return a name that the archive and a command line can hold."""
     if not isinstance(value, str) or not value:
@@ -218,12 +238,3 @@ def _name(value: object, what: str) -> str:
     if "\0" in value:
         raise _RefusalError(f"{what} holds a NUL")
     return value
-
-
-def _check_relay(value: object, limits: ListingLimits) -> None:
-    if not isinstance(value, str) or len(value) > limits.url_bytes:
-        raise _RefusalError("a relay's URL is none")
-    try:
-        relay_host(value)
-    except CasfsError as error:
-        raise _RefusalError(error.message) from None

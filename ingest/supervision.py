@@ -157,21 +157,20 @@ class Supervision:
         if new == old:
             return
         self._listings[source] = new
-        names = {entry.broadcast for entry in new}
-        for entry in old:
-            if entry.broadcast not in names and entry.broadcast in self._known:
-                item = self._known[entry.broadcast]
+        before = {entry.broadcast: entry for entry in old}
+        for name in before.keys() - {entry.broadcast for entry in new}:
+            if name in self._known:
+                item = self._known[name]
                 item.sources.pop(source, None)
                 self._judge(item, now)
-        before = set(old)
         for entry in new:
-            if entry in before and entry.broadcast in self._known:
-                continue
             known = self._known.get(entry.broadcast)
             if known is None:
                 known = Supervised(entry.broadcast, now, absent_since=now)
                 known.backoff = Backoff(self._chance, most=_LONGEST_DELAY)
                 self._known[entry.broadcast] = known
+            elif before.get(entry.broadcast) == entry:
+                continue
             known.sources[source] = entry
             self._judge(known, now)
 
