@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -12,7 +13,7 @@ from casfs.errors import ConfigError
 from casfs.names import name_bytes
 from casfs.quantities import Room
 from casfs.roots import Roots
-from ingest.directory import Fields, check_source_url
+from ingest.directory import Fields, check_source_url, shown_source
 from ingest.fetching import FetchOptions
 from ingest.moq.negotiation import offer
 from ingest.relay_url import parse_relay_url
@@ -116,9 +117,21 @@ def loopback_address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def is_open_to_listeners(url: str) -> bool:
+    """Say whether what is sent to a directory can be read on its way."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return parts.scheme == "http" and not (host.startswith("127.") or host in ("::1", "localhost"))
+
+
 def _check_places(auto: AutoArchive) -> None:
     for url in auto.directory:
         check_source_url(url)
+        if auto.directory_token_file is not None and is_open_to_listeners(url):
+            raise ConfigError(
+                f"the token would go over the network in the clear to {shown_source(url)}",
+                advice="ask that directory over https",
+            )
     for url in auto.announced_by:
         parse_relay_url(url)
     if auto.relay_url is not None:

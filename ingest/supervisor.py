@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import trio
@@ -267,7 +268,7 @@ class Supervisor:
 
         The roots stay what they were until a new start.
         """
-        notify("RELOADING=1", f"MONOTONIC_USEC={int(trio.current_time() * 1e6)}")
+        notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         with contextlib.ExitStack() as finally_:
             finally_.callback(notify, "READY=1")
             try:

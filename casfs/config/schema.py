@@ -145,8 +145,8 @@ class AutoArchive(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab
     directory_token_file: Annotated[
         str | None,
         Meta(
-            description="A file with the bearer token for the directories; a bare name is one of"
-            " systemd's credentials.",
+            description="A file with the bearer token that all directories get; a bare name is one"
+            " of systemd's credentials.",
             extra=_shown_as("FILE"),
         ),
     ] = None
