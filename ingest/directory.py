@@ -36,7 +36,7 @@ class Fields(Struct, frozen=True):
 class ListingLimits(Struct, frozen=True):
     """What is taken from one directory at most."""
 
-    bytes: int = 16 << 20
+    bytes: int = 8 << 20
     broadcasts: int = 20_000
     relays: int = 8
     """For one broadcast."""

@@ -187,7 +187,7 @@ class Supervision:
     def worker_received(self, broadcast: str, when: float) -> None:
         """Take that a worker had data at that time."""
         item = self._known.get(broadcast)
-        if item is not None and when > (item.last_data or 0.0):
+        if item is not None and (item.last_data is None or when > item.last_data):
             item.last_data = when
 
     def worker_ended(self, broadcast: str, code: int, now: float) -> None:

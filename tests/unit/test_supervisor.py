@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 import trio
@@ -39,10 +39,12 @@ from tests.fakes.reports import report
 from tests.fakes.store import make_archive
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from trio.testing import MockClock
+
+T = TypeVar("T")
 
 RELAY = "https://relay.example/anon"
 
@@ -61,6 +63,16 @@ class FakeWorker:
         self.code = 0
         self.deaf = False
         FakeWorker.started.append(self)
+        FakeWorker.births.set()
+
+    births = trio.Event()
+
+    @classmethod
+    async def count(cls, number: int) -> None:
+        """Wait until so many were started."""
+        while len(cls.started) < number:
+            cls.births = trio.Event()
+            await cls.births.wait()
 
     async def wait(self) -> int:
         await self.ended.wait()
@@ -76,7 +88,17 @@ class FakeWorker:
 
 
 @pytest.fixture
-def supervisor(tmp_path: Path) -> Supervisor:
+def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
+    """Return one whose workers are fakes; what it does in threads is done at once.
+
+    A clock that jumps does not wait for threads.
+    """
+
+    async def at_once(function: Callable[..., T], *arguments: object, **_: object) -> T:
+        await trio.lowlevel.checkpoint()
+        return function(*arguments)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
     FakeWorker.started.clear()
     archive = make_archive(tmp_path)
     roots = archive.roots
@@ -98,12 +120,12 @@ async def test_workers_are_started_restarted_and_ended(
 ) -> None:
     async with trio.open_nursery() as nursery:
         await supervisor._begin(nursery)
-        await trio.sleep(2)
+        await FakeWorker.count(2)
         first, second = FakeWorker.started
         assert {first.broadcast, second.broadcast} == {"a", "b"}
         first.kill()
-        await trio.sleep(5)
-        assert [worker.broadcast for worker in FakeWorker.started[2:]] == [first.broadcast]
+        await FakeWorker.count(3)
+        assert FakeWorker.started[2].broadcast == first.broadcast
         assert supervisor.summary() == "running: 2 recording"
         second.deaf = True
         with trio.fail_after(100):
@@ -122,7 +144,7 @@ async def test_what_was_recorded_before_goes_on_until_every_source_has_answered(
     supervisor.plan = replace(supervisor.plan, directories=("file:///nowhere",), broadcasts=())
     async with trio.open_nursery() as nursery:
         await supervisor._begin(nursery)
-        await trio.sleep(2)
+        await FakeWorker.count(1)
         assert [worker.broadcast for worker in FakeWorker.started] == ["old"]
         supervisor.sources["file:///nowhere"].asked = 1
         supervisor._take_listing("file:///nowhere", Listing((Listed("new", (RELAY,)),)))
@@ -138,7 +160,7 @@ async def test_it_looks_at_reports_and_disks_and_tells(
     watch = Watch(supervisor)
     async with trio.open_nursery() as nursery:
         await supervisor._begin(nursery)
-        await trio.sleep(2)
+        await FakeWorker.count(2)
         write_report(roots, "a", report("a", groups=3))
         await watch._look()
         data = {item.name: item.last_data for item in supervisor.supervision.supervised()}
@@ -243,6 +265,24 @@ def test_metrics_are_written_whole(tmp_path: Path, supervisor: Supervisor) -> No
     ):
         assert line in text.splitlines()
     metrics.close()
+
+
+def test_a_token_goes_over_no_open_network(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret")
+    given = {"auto-archive.directory-token-file": str(tmp_path / "token")}
+    given |= {"cas-root": "/c", "manifest-root": "/m"}
+    for url, fits in (
+        ("https://tv.example/list", True),
+        ("http://127.0.0.1:8080/list", True),
+        ("file:///list", True),
+        ("http://tv.example/list", False),
+    ):
+        loaded = load({**given, "auto-archive.directory": (url,)}, {"CASFS_CONFIG": os.devnull})
+        if fits:
+            assert plan_of(loaded).fetching.token == "s3cret"
+            continue
+        with pytest.raises(ConfigError, match="in the clear"):
+            plan_of(loaded)
 
 
 def test_metrics_are_served_on_loopback_alone() -> None:

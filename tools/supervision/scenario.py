@@ -130,6 +130,8 @@ class Scenario:
         self.kills: dict[str, int] = {}
         self._names = [f"demo/tv-{number:02}" for number in range(options.broadcasts)]
         self._dice = random.Random(7)
+        self._deck: list[Behaviour] = []
+        """What the directory will do next: each misbehaviour once, then all of them again."""
 
     def live(self) -> None:
         """Go through all of it."""
@@ -180,7 +182,9 @@ class Scenario:
         if self.options.calm:
             time.sleep(1)
             return
-        behaviour = self._dice.choice(list(Behaviour))
+        if not self._deck:
+            self._deck = self._dice.sample(list(Behaviour), len(Behaviour))
+        behaviour = self._deck.pop()
         self.directory.behaviour = behaviour
         self.outcome.behaviours.append(behaviour.value)
         name = self._dice.choice(self._names)
