@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from casfs import __version__
 from casfs.admission import check_clock, check_heads, lock_broadcast, next_broadcast_number
-from casfs.digest import Digest, digest_of
+from casfs.digest import Digest, block_digests
 from casfs.durable import make_directory
 from casfs.errors import StorageError, UsageError, storage_error
 from casfs.heads import Heads, KnownHeads, write_heads
@@ -32,7 +32,6 @@ from casfs.index.reader import Reader
 from casfs.manifests.journal import Journal, JournalIdentity
 from casfs.manifests.layout import BROADCAST_JOURNAL, JournalPlace, journal_places
 from casfs.manifests.record import (
-    BLOCK_BYTES,
     AliveRecord,
     EpochRecord,
     GapRecord,
@@ -47,7 +46,7 @@ from casfs.manifests.recovery import JournalTail, recover_tail
 from casfs.names import encode_name
 from casfs.objects.commit import LocalCommitter
 from casfs.objects.local import LocalStore, object_path
-from casfs.objects.store import Payload
+from casfs.objects.store import Payload, Staged
 from casfs.roots import OWN, Format, Roots, recognise
 from casfs.timestamps import HOUR, format_time, parse_time
 
@@ -55,6 +54,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from casfs.objects.store import Stored
+    from casfs.objects.syncing import StrategyName
+    from casfs.objects.writing import ObjectWriter
 
 _LOG = logging.getLogger(__name__)
 
@@ -73,9 +74,13 @@ class Group(Struct, frozen=True, kw_only=True):
     epoch: int
     sequence: int
     frames: tuple[bytes, ...]
-    """The payload, frame by frame."""
+    """The payload, frame by frame; none if it is staged."""
     digest: Digest | None = None
     """Of the payload, where the caller has computed it."""
+    staged: Staged | None = None
+    """The payload where memory does not hold it, from `BroadcastWriter.stage`."""
+    staged_sizes: tuple[int, ...] | None = None
+    """Bytes of each frame of what is staged; None: it is one frame."""
     lacking: int = 0
     """Bytes of the last frame that did not come."""
     timestamps: tuple[int, ...] | None = None
@@ -94,6 +99,18 @@ class Group(Struct, frozen=True, kw_only=True):
     """Scheme, host and port."""
     protocol: str = ""
 
+    @property
+    def frame_sizes(self) -> list[int]:
+        """Bytes of each frame."""
+        if self.staged is not None:
+            return list(self.staged_sizes or (self.staged.size,))
+        return [len(frame) for frame in self.frames]
+
+    @property
+    def blocks(self) -> list[Digest] | None:
+        """The digest of each block of a large payload."""
+        return block_digests(self.frames) if self.staged is None else self.staged.blocks
+
 
 class Committed(Struct, frozen=True):
     """A group that is kept."""
@@ -111,8 +128,16 @@ class Archive:
     Raises NotInitialisedError, ForeignRootError, UnsupportedFormatError, StorageError.
     """
 
-    def __init__(self, roots: Roots, *, index_path: str | None = None) -> None:
+    def __init__(
+        self,
+        roots: Roots,
+        *,
+        index_path: str | None = None,
+        sync_strategy: StrategyName = "auto",
+    ) -> None:
         self.roots = roots
+        self.sync_strategy = sync_strategy
+        """How writers make objects durable (`casfs.objects.syncing`)."""
         self.format: Format = recognise(roots)
         self.index_path = index_path or os.path.join(roots.manifests, OWN, "index.sqlite3")
         self.objects = LocalStore(roots.cas)
@@ -173,7 +198,7 @@ class BroadcastWriter:
         self._clock = clock
         self._name = archive.directory_of(broadcast)
         self._directory = os.path.join(archive.roots.manifests, self._name)
-        self._committer = LocalCommitter(archive.roots.cas)
+        self._committer = LocalCommitter(archive.roots.cas, archive.sync_strategy)
         self._resources = contextlib.ExitStack()
         self._journals: dict[str, Journal] = {}
         self._tails: dict[str, JournalTail] = {}
@@ -217,11 +242,14 @@ class BroadcastWriter:
     def commit(self, groups: Sequence[Group]) -> list[Committed]:
         """Keep the groups; on return each is durable, object and record.
 
-        Raises StorageError: then none of them counts, and all may be committed again. Raises
+        Raises StorageError: then none of them counts, and all may be committed again (but what was
+        staged has to be staged anew). Raises
         UsageError for a sequence that is no number of a group; then none of them counts either.
         """
         with self._committer.batch() as batch:
-            stored = batch.put([Payload(group.frames, group.digest) for group in groups])
+            stored = batch.put(
+                [group.staged or Payload(group.frames, group.digest) for group in groups]
+            )
             names: dict[str, str] = {}
             for track in dict.fromkeys(group.track for group in groups):
                 names[track], journal = self._track_journal(track)
@@ -236,6 +264,14 @@ class BroadcastWriter:
         self._open_hours |= {group.received_start // HOUR for group in groups}
         self._renew_heads()
         return committed
+
+    def stage(self, expected: int | None = None) -> ObjectWriter:
+        """Return a writer for the payload of a group that memory does not hold.
+
+        It may be filled in another thread while groups are committed; what it stages goes into a
+        `Group`. ``expected``: its bytes, where that is known. Raises StorageError.
+        """
+        return self._committer.stage(expected)
 
     def note_gap(
         self,
@@ -381,7 +417,6 @@ class BroadcastWriter:
             raise UsageError(
                 f"{group.track!r} cannot have sequence {group.sequence} in epoch {group.epoch}"
             )
-        whole = b"".join(group.frames) if stored.size > BLOCK_BYTES else b""
         return self._record(
             GroupRecord,
             group.track,
@@ -391,19 +426,13 @@ class BroadcastWriter:
             path=object_path(stored.digest),
             offset=0,
             size=stored.size,
-            frame_sizes=[len(frame) for frame in group.frames],
+            frame_sizes=group.frame_sizes,
             lacking=group.lacking,
             frame_timestamps=(
                 None if group.timestamps is None else [str(stamp) for stamp in group.timestamps]
             ),
             timescale=None if group.timescale is None else str(group.timescale),
-            blocks=(
-                [
-                    digest_of(memoryview(whole)[start : start + BLOCK_BYTES])
-                    for start in range(0, len(whole), BLOCK_BYTES)
-                ]
-                or None
-            ),
+            blocks=group.blocks,
             init=group.init,
             received_start=format_time(group.received_start),
             received_end=format_time(group.received_end),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _MOST_BUFFERS = 1024
 
 
-def write_fully(descriptor: int, parts: Sequence[bytes]) -> int:
+def write_fully(descriptor: int, parts: Sequence[bytes | bytearray | memoryview]) -> int:
     """Write ``parts`` one after the other and return their size in bytes; raises OSError."""
     pending = [memoryview(part) for part in parts if part]
     total = 0

@@ -29,9 +29,6 @@ RECORD_VERSION: Final = 1
 MAX_LINE_BYTES: Final = 64 << 20
 """No line is longer; a longer one is damage."""
 
-BLOCK_BYTES: Final = 8 << 20
-"""Objects above this size carry a hash for each block of this size."""
-
 LINE_START: Final = b'{"kind":'
 """What a line of ours begins with, and what within a line only ever stands escaped."""
 
