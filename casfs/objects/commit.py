@@ -36,8 +36,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _SYNC_THREADS = 16
+_OPEN_FILES = 128
+"""New objects that a batch has open at once, at most."""
 
 
 class _Pending(Struct, frozen=True):
@@ -106,7 +109,7 @@ class LocalCommitter:
         elif items:
             work(items[0])
 
-    def start(self, work: Callable[[Item], None], item: Item) -> Future[None]:
+    def start(self, work: Callable[[Item], Result], item: Item) -> Future[Result]:
         """Begin to do ``work`` on an item beside what else is done."""
         return self._threads.submit(work, item)
 
@@ -133,18 +136,16 @@ class LocalBatch:
     def put(self, payloads: Sequence[Payload | Staged]) -> list[Stored]:
         """Make each payload durable under its name, as `casfs.objects.store.Batch` promises."""
         pending: dict[Digest, _Pending] = {}
+        results: list[Stored] = []
         try:
-            results = self._write_all(payloads, pending)
-            strategy = self._committer.strategy
-            if pending:
-                strategy.data()
+            for start in range(0, len(payloads), _OPEN_FILES):
+                results += self._write_some(payloads[start : start + _OPEN_FILES], pending)
             for item in pending.values():
                 os.rename(item.temporary, self._final(item.digest))
             touched = sorted({result.digest[:SHARD_LENGTH] for result in results})
-            if touched:
-                strategy.names(
-                    [self._shards[name] for name in touched], self._committer.in_parallel
-                )
+            shards = [self._shards[name] for name in touched]
+            if shards:
+                self._committer.strategy.names(shards, self._committer.in_parallel)
         except OSError as error:
             for item in pending.values():
                 with contextlib.suppress(OSError):
@@ -156,12 +157,12 @@ class LocalBatch:
                     drop_staged(payload)
         return results
 
-    def _write_all(
+    def _write_some(
         self, payloads: Sequence[Payload | Staged], pending: dict[Digest, _Pending]
     ) -> list[Stored]:
-        """Write what is not there yet, each while the next ones are hashed and looked up."""
+        """Make durable what is not there yet; each is written while the next ones are hashed."""
         results: list[Stored] = []
-        writing: list[Future[None]] = []
+        writing: list[Future[int | None]] = []
         try:
             for payload in payloads:
                 digest, size = _identity(payload)
@@ -170,36 +171,40 @@ class LocalBatch:
                     sound = self._existing(digest, size)
                     new, healed = sound is None, sound is False
                     if not sound:
-                        item = self._pending(payload, digest, size)
-                        pending[digest] = item
-                        if len(payloads) > 1:
-                            writing.append(self._committer.start(self._write, item))
-                        else:
-                            self._write(item)
+                        pending[digest] = item = self._pending(payload, digest, size)
+                        writing.append(self._committer.start(self._write, item))
                 results.append(Stored(digest=digest, size=size, new=new, healed=healed))
+            written = [future.result() for future in writing]
+            files = [descriptor for descriptor in written if descriptor is not None]
+            if files:
+                self._committer.strategy.data(files, self._committer.in_parallel)
         finally:
             # Who is told of a failure cleans up and tries again: no straggler may still be at work.
             wait(writing)
-        for future in writing:
-            future.result()
+            for future in writing:
+                if future.exception() is None and (descriptor := future.result()) is not None:
+                    os.close(descriptor)
         return results
 
     def _pending(self, source: Payload | Staged, digest: Digest, size: int) -> _Pending:
         path = source.temporary if isinstance(source, Staged) else self._committer.temporary_path()
         return _Pending(digest, size, source, path)
 
-    def _write(self, item: _Pending) -> None:
+    def _write(self, item: _Pending) -> int | None:
+        """Write a temporary; return the descriptor by which it is to be synced, if it still is."""
         if isinstance(item.source, Staged):
             # Written before this batch, whoever heard of its errors by syncfs since then.
             os.fsync(item.source.descriptor)
-            return
+            return None
         descriptor = create_temporary(item.temporary)
         try:
             self._committer.preallocation.reserve(descriptor, item.size)
             write_fully(descriptor, item.source.parts)
-            self._committer.strategy.file(descriptor)
-        finally:
+            self._committer.strategy.written(descriptor)
+        except BaseException:
             os.close(descriptor)
+            raise
+        return descriptor
 
     def _existing(self, digest: Digest, size: int) -> bool | None:
         """Say whether a sound object of this name is there; None if there is none at all."""
@@ -214,7 +219,7 @@ class LocalBatch:
             if os.fstat(descriptor).st_size != size or hash_descriptor(descriptor)[0] != digest:
                 return False
             # It may have come by a copy that nobody synced.
-            self._committer.strategy.file(descriptor)
+            os.fsync(descriptor)
         except OSError:
             return False
         finally:

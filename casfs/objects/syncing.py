@@ -17,6 +17,9 @@ from casfs.objects import syscalls
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    InParallel = Callable[[Callable[[int], None], Sequence[int]], None]
+    """Does work on each item, a few at a time; returns when all have ended, and raises then."""
+
 StrategyName = Literal["auto", "fsync", "syncfs"]
 
 STRATEGIES: tuple[StrategyName, ...] = ("auto", "fsync", "syncfs")
@@ -31,17 +34,13 @@ class SyncStrategy(Protocol):
 
     name: str
 
-    def file(self, descriptor: int) -> None:
-        """Be told of a file that is written; called by several threads. Raises OSError."""
+    def written(self, descriptor: int) -> None:
+        """Be told of a file that is whole now; called by several threads. Raises OSError."""
 
-    def data(self) -> None:
-        """Return when all files that `file` was told of are durable; raises OSError."""
+    def data(self, files: Sequence[int], in_parallel: InParallel) -> None:
+        """Return when these files, of which `written` was told, are durable; raises OSError."""
 
-    def names(
-        self,
-        directories: Sequence[int],
-        in_parallel: Callable[[Callable[[int], None], Sequence[int]], None],
-    ) -> None:
+    def names(self, directories: Sequence[int], in_parallel: InParallel) -> None:
         """Return when what these directories hold is durable, names and data; raises OSError."""
 
     def close(self) -> None:
@@ -49,22 +48,19 @@ class SyncStrategy(Protocol):
 
 
 class FsyncStrategy:
-    """fsync(2) of each file by the thread that wrote it, and of each directory once."""
+    """fsync(2) of each file, and of each directory once."""
 
     name = "fsync"
 
-    def file(self, descriptor: int) -> None:
-        """Sync it at once: other threads write meanwhile."""
-        os.fsync(descriptor)
+    def written(self, descriptor: int) -> None:
+        """Have it on its way to the disk by the time that it is synced."""
+        syscalls.start_writing_back(descriptor)
 
-    def data(self) -> None:
-        """Do nothing: `file` did."""
+    def data(self, files: Sequence[int], in_parallel: InParallel) -> None:
+        """Sync the files together: one commit of the filesystem's journal serves many of them."""
+        in_parallel(os.fsync, files)
 
-    def names(
-        self,
-        directories: Sequence[int],
-        in_parallel: Callable[[Callable[[int], None], Sequence[int]], None],
-    ) -> None:
+    def names(self, directories: Sequence[int], in_parallel: InParallel) -> None:
         """Sync the directories, a few at a time."""
         in_parallel(os.fsync, directories)
 
@@ -85,11 +81,22 @@ class SyncfsStrategy:
         # Open before anything is written: what fails after that is reported on it.
         self._descriptor = self._open()
 
-    def file(self, descriptor: int) -> None:
+    def written(self, descriptor: int) -> None:
         """Do nothing: `data` writes them all."""
 
-    def data(self) -> None:
+    def data(self, _files: Sequence[int], _in_parallel: InParallel) -> None:
         """Sync the filesystem."""
+        self._sync()
+
+    def names(self, _directories: Sequence[int], _in_parallel: InParallel) -> None:
+        """Sync the filesystem."""
+        self._sync()
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self._descriptor)
+
+    def _sync(self) -> None:
         try:
             syscalls.syncfs(self._descriptor)
         except OSError:
@@ -97,18 +104,6 @@ class SyncfsStrategy:
             stale, self._descriptor = self._descriptor, self._open()
             os.close(stale)
             raise
-
-    def names(
-        self,
-        _directories: Sequence[int],
-        _in_parallel: Callable[[Callable[[int], None], Sequence[int]], None],
-    ) -> None:
-        """Sync the filesystem."""
-        self.data()
-
-    def close(self) -> None:
-        """Close the descriptor."""
-        os.close(self._descriptor)
 
     def _open(self) -> int:
         return os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
