@@ -34,7 +34,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "objects": _GROUND,
     "manifests": _GROUND,
     "roots": _GROUND | {"objects"},
-    "config": _GROUND | {"roots"},
+    "config": _GROUND | {"roots", "objects"},
     "heads": _GROUND | {"roots", "manifests"},
     "admission": _GROUND | {"roots", "manifests", "heads"},
     "index": _STORES - {"objects"} | {"media"},
