@@ -19,13 +19,11 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from msgspec import Struct
-
 from casfs import __version__
 from casfs.admission import check_clock, check_heads, lock_broadcast, next_broadcast_number
-from casfs.digest import Digest, block_digests
 from casfs.durable import make_directory
 from casfs.errors import StorageError, UsageError, storage_error
+from casfs.groups import Committed, Group
 from casfs.heads import Heads, KnownHeads, write_heads
 from casfs.index.mirror import Mirror
 from casfs.index.reader import Reader
@@ -46,7 +44,6 @@ from casfs.manifests.recovery import JournalTail, recover_tail
 from casfs.names import encode_name
 from casfs.objects.commit import LocalCommitter
 from casfs.objects.local import LocalStore, object_path
-from casfs.objects.store import Payload, Staged
 from casfs.roots import OWN, Format, Roots, recognise
 from casfs.timestamps import HOUR, format_time, parse_time
 
@@ -57,6 +54,8 @@ if TYPE_CHECKING:
     from casfs.objects.syncing import StrategyName
     from casfs.objects.writing import ObjectWriter
 
+__all__ = ["WRITER", "Archive", "BroadcastWriter", "Committed", "Group"]
+
 _LOG = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Record)
@@ -65,61 +64,6 @@ _SEQUENCES = 1 << 62  # RFC 9000, section 16: no variable-length integer is larg
 
 WRITER = f"casfs {__version__}"
 """Program and version, as every record names them."""
-
-
-class Group(Struct, frozen=True, kw_only=True):
-    """A group to be kept."""
-
-    track: str
-    epoch: int
-    sequence: int
-    frames: tuple[bytes, ...]
-    """The payload, frame by frame; none if it is staged."""
-    digest: Digest | None = None
-    """Of the payload, where the caller has computed it."""
-    staged: Staged | None = None
-    """The payload where memory does not hold it, from `BroadcastWriter.stage`."""
-    staged_sizes: tuple[int, ...] | None = None
-    """Bytes of each frame of what is staged; None: it is one frame."""
-    lacking: int = 0
-    """Bytes of the last frame that did not come."""
-    timestamps: tuple[int, ...] | None = None
-    """One for each frame, in units of ``timescale``."""
-    timescale: int | None = None
-    """Units a second."""
-    received_start: int
-    """Nanoseconds UTC of the first byte's arrival."""
-    received_end: int
-    complete: bool = True
-    reason: str = ""
-    """Why it is not complete; empty if it is."""
-    init: Digest | None = None
-    """The init or catalog object that a player needs first."""
-    relay: str = ""
-    """Scheme, host and port."""
-    protocol: str = ""
-
-    @property
-    def frame_sizes(self) -> list[int]:
-        """Bytes of each frame."""
-        if self.staged is not None:
-            return list(self.staged_sizes or (self.staged.size,))
-        return [len(frame) for frame in self.frames]
-
-    @property
-    def blocks(self) -> list[Digest] | None:
-        """The digest of each block of a large payload."""
-        return block_digests(self.frames) if self.staged is None else self.staged.blocks
-
-
-class Committed(Struct, frozen=True):
-    """A group that is kept."""
-
-    record: GroupRecord
-    new: bool
-    """False if an object of the same bytes was there already."""
-    healed: bool
-    """True if a damaged object was replaced."""
 
 
 class Archive:
@@ -247,9 +191,7 @@ class BroadcastWriter:
         UsageError for a sequence that is no number of a group; then none of them counts either.
         """
         with self._committer.batch() as batch:
-            stored = batch.put(
-                [group.staged or Payload(group.frames, group.digest) for group in groups]
-            )
+            stored = batch.put([group.payload for group in groups])
             names: dict[str, str] = {}
             for track in dict.fromkeys(group.track for group in groups):
                 names[track], journal = self._track_journal(track)
