@@ -109,6 +109,7 @@ class SegmentScan:
         self._limit = limit
         self._trusted = max(start, self._end.offset) if self._end is not None else start
         self._owner = owner
+        self._start = start
         self._offset = start
         self._previous = previous
         self._broken = False
@@ -120,6 +121,11 @@ class SegmentScan:
     def position(self) -> Position:
         """Behind the last line that was read."""
         return Position(self._name, self._offset, self._previous or "")
+
+    @property
+    def begun(self) -> bool:
+        """Whether any line was read."""
+        return self._offset > self._start
 
     def __iter__(self) -> Iterator[Line | Fault]:
         if self._limit is None:
