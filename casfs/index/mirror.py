@@ -20,12 +20,12 @@ from casfs.errors import CasfsError, storage_error
 from casfs.index.index import Index, IndexFault, replacement_lock
 from casfs.manifests.chain import JournalReader, PositionLostError
 from casfs.manifests.layout import JournalPlace, all_journals
-from casfs.manifests.record import Line, Position
+from casfs.manifests.plausible import implausible
+from casfs.manifests.record import Line, Position, Record
+from casfs.manifests.segment import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from casfs.manifests.segment import Fault
+    from collections.abc import Iterable, Sequence
 
 HeadOf = Callable[[JournalPlace], Position | None]
 """Tells how far a journal is known to have been durable, from elsewhere than the manifests."""
@@ -209,13 +209,16 @@ def _follow(
         since = below.position(place)
     directory = place.directory(root)
     reader = JournalReader(directory, since=since, trusted=trusted)
+    tell = fault or (_log if sync else _say_nothing)
     total = 0
     items = iter(reader)
     while True:
         batch: list[Line] = []
+        segments: list[str] = []
         for item in itertools.islice(items, _LINES):
             if isinstance(item, Line):
                 batch.append(item)
+                segments.append(reader.segment)
             elif fault is not None:
                 fault(place, item)
         position = reader.position
@@ -223,10 +226,44 @@ def _follow(
             return total
         if sync:
             _sync_segment(directory, position)
-        if not batch or not index.apply(place, batch, position, since=since, below=below):
+        if not batch:
+            return total
+        left_out: Sequence[Fault] = ()
+        try:
+            applied = index.apply(place, batch, position, since=since, below=below)
+        except (ValueError, OverflowError):
+            batch, left_out = _plausible(batch, segments)
+            applied = index.apply(place, batch, position, since=since, below=below)
+        for item in left_out:
+            tell(place, item)
+        if not applied:
             return total
         total += len(batch)
         since = position
+
+
+def _log(place: JournalPlace, fault: Fault) -> None:
+    at = f"{place}/{fault.segment} at byte {fault.offset}"
+    _LOG.warning("the index leaves out %s: %s", at, fault.reason)
+
+
+def _say_nothing(_place: JournalPlace, _fault: Fault) -> None:
+    """Leave it to whoever keeps the index (an overlay is made again and again)."""
+
+
+def _plausible(
+    lines: Sequence[Line], segments: Sequence[str]
+) -> tuple[list[Line], Sequence[Fault]]:
+    """Return the lines that an index can hold, and what is wrong with the others."""
+    kept: list[Line] = []
+    faults: list[Fault] = []
+    for line, segment in zip(lines, segments, strict=True):
+        reason = implausible(line.record) if isinstance(line.record, Record) else None
+        if reason is None:
+            kept.append(line)
+        else:
+            faults.append(Fault(segment, line.offset, line.end, reason))
+    return kept, faults
 
 
 def _sync_segment(directory: str, position: Position) -> None:

@@ -105,6 +105,11 @@ class JournalReader:
         scan = self._scan
         return scan.position if scan is not None and scan.begun else self._read
 
+    @property
+    def segment(self) -> str:
+        """The file name of the segment that is being read; empty before the first."""
+        return self._scan.name if self._scan is not None else ""
+
     def __iter__(self) -> Iterator[Line | Fault]:
         explained = False
         links = self.links()

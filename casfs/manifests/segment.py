@@ -104,7 +104,8 @@ class SegmentScan:
         owner: Owner | None = None,
     ) -> None:
         self._file = file
-        self._name = name
+        self.name = name
+        """The segment's file name."""
         self._end = limit or trusted
         self._limit = limit
         self._trusted = max(start, self._end.offset) if self._end is not None else start
@@ -120,7 +121,7 @@ class SegmentScan:
     @property
     def position(self) -> Position:
         """Behind the last line that was read."""
-        return Position(self._name, self._offset, self._previous or "")
+        return Position(self.name, self._offset, self._previous or "")
 
     @property
     def begun(self) -> bool:
@@ -180,7 +181,7 @@ class SegmentScan:
             self.torn = max(0, size - self._offset)
 
     def _fault(self, offset: int, end: int, reason: str) -> Fault:
-        return Fault(self._name, offset, end, reason)
+        return Fault(self.name, offset, end, reason)
 
     def _belongs(self, line: Line) -> bool:
         if self._owner is None:
