@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from casfs import __version__
 from casfs.admission import check_clock, check_heads, lock_broadcast, next_broadcast_number
-from casfs.durable import make_directory
+from casfs.durable import make_directory, sweep_unfinished
 from casfs.errors import StorageError, UsageError, storage_error
 from casfs.groups import Committed, Group
 from casfs.heads import Heads, KnownHeads, write_heads
-from casfs.index.mirror import Mirror
+from casfs.index.index import IndexFault
+from casfs.index.mirror import Mirror, sweep_unfinished_indexes
 from casfs.index.reader import Reader
 from casfs.manifests.journal import Journal, JournalIdentity
 from casfs.manifests.layout import BROADCAST_JOURNAL, JournalPlace, journal_places
@@ -292,6 +293,7 @@ class BroadcastWriter:
         # Whoever held the lock before may have stopped, and written heads, since we looked.
         heads = check_heads(roots, self._name)
         self._resources.enter_context(self._committer)
+        self._sweep_unfinished()
         self._resources.callback(self._close_journals)
         self._tails = {
             place.track: recover_tail(
@@ -322,6 +324,18 @@ class BroadcastWriter:
             )
             self._note_start(newest)
         self.write_heads()
+
+    def _sweep_unfinished(self) -> None:
+        """Remove what dead processes left half made; it is in nobody's way if that fails."""
+        roots = self.archive.roots
+        for directory in (
+            *(os.path.join(roots.cas, OWN), os.path.join(roots.cas, OWN, "heads")),
+            os.path.join(roots.manifests, OWN),
+        ):
+            with contextlib.suppress(OSError):
+                sweep_unfinished(directory)
+        with contextlib.suppress(OSError, IndexFault):
+            sweep_unfinished_indexes(self.archive.index_path)
 
     def _note_start(self, newest: int) -> None:
         records: list[Record] = []

@@ -11,11 +11,14 @@ import contextlib
 import itertools
 import logging
 import os
+import re
+import secrets
 import sqlite3
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from casfs.durable import create_locked, remove_unlocked
 from casfs.errors import CasfsError, storage_error
 from casfs.index.index import Index, IndexFault, replacement_lock
 from casfs.manifests.chain import JournalReader, PositionLostError
@@ -154,9 +157,13 @@ def rebuild(
     Returns how many lines it holds. Writers that have the old one open notice and go over.
     Raises StorageError, IndexFault.
     """
-    beside = f"{path}.{os.getpid()}.new"
-    _remove(beside)
+    beside = f"{path}.{os.getpid()}-{secrets.token_hex(4)}.new"
+    held = contextlib.ExitStack()
     try:
+        sweep_unfinished_indexes(path)
+        # Until it is in its place, or sweepers would take it for a dead one's. To close it gives
+        # back SQLite's own locks on the file: not before SQLite is done, nor after others begin.
+        held.callback(os.close, create_locked(beside))
         index = Index.open(beside, store)
         with contextlib.closing(index):
             total = 0
@@ -169,13 +176,35 @@ def rebuild(
             index.settle()
         _sync(beside)
         with replacement_lock(path, exclusive=True):
+            held.close()
             _remove(path, but_not_itself=True)
             os.rename(beside, path)
     except OSError as error:
         raise storage_error(error, "rebuilding the index", path) from error
     finally:
         _remove(beside)
+        held.close()
     return total
+
+
+def sweep_unfinished_indexes(path: str) -> int:
+    """Remove what dead processes left of rebuilding the index at ``path``; return how many.
+
+    Raises OSError, IndexFault if its directory cannot be read.
+    """
+    directory, name = os.path.split(path)
+    pattern = re.compile(re.escape(name) + r"\.\d+(-[0-9a-f]{8})?\.new")
+    # Nobody may be between giving back the lock of a finished one and putting it in its place.
+    with replacement_lock(path, exclusive=True):
+        found = [
+            os.path.join(directory, one)
+            for one in os.listdir(directory or ".")
+            if pattern.fullmatch(one)
+        ]
+        return sum(
+            remove_unlocked(one, *(one + end for end in ("-wal", "-shm", "-journal")))
+            for one in found
+        )
 
 
 def open_or_rebuild(path: str, root: str, store: str, *, head_of: HeadOf = no_head) -> Index:
