@@ -243,6 +243,8 @@ def _raw_lines(file: BinaryIO, start: int, limit: int | None) -> Iterator[tuple[
             held += newline - begin
             if held > MAX_LINE_BYTES:
                 yield offset, None
+            elif not pieces:
+                yield offset, chunk[begin:newline]
             else:
                 pieces.append(chunk[begin:newline])
                 yield offset, b"".join(pieces)
