@@ -94,15 +94,22 @@ class SyncfsStrategy:
 
     def close(self) -> None:
         """Close the descriptor."""
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def _sync(self) -> None:
         try:
             syscalls.syncfs(self._descriptor)
         except OSError:
-            # It has told what it knew, and would call the same data durable if asked again.
-            stale, self._descriptor = self._descriptor, self._open()
-            os.close(stale)
+            # It has told what it knew, and would call the same data durable if asked again. With
+            # none in its place the next batch fails, and opens one for the batch after that.
+            stale, self._descriptor = self._descriptor, -1
+            try:
+                self._descriptor = self._open()
+            finally:
+                if stale >= 0:
+                    os.close(stale)
             raise
 
     def _open(self) -> int:
