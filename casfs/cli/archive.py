@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from casfs.cli.logs import LogFormat, log_as
-from casfs.cli.options import Duration, RootFlags, pass_roots
+from casfs.cli.options import Duration, RootFlags, pass_roots, sync_strategy_option
 from casfs.cli.output import format_bytes, print_json, printable, say
 from casfs.cli.relay_options import RelayFlags, pass_relay, url_option
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     help="Log on stderr, the state once a minute, instead of showing it.",
 )
 @pass_relay
+@sync_strategy_option
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as one JSON object.")
 @pass_roots
 def archive_command(
@@ -57,6 +58,7 @@ def archive_command(
     wait_for_lock: float,
     stop_with_stdin: bool,
     log_format: LogFormat | None,
+    sync_strategy: str | None,
     as_json: bool,
 ) -> None:
     """Record a broadcast from a MoQ relay until it is told to stop.
@@ -81,13 +83,14 @@ def archive_command(
     )
     if log_format is not None:
         log_as(log_format, broadcast)
+    archive = flags.archive(sync_strategy=sync_strategy)
     run = ForegroundOptions(
         duration=duration,
         wait_for_lock=wait_for_lock,
         stop_with_stdin=stop_with_stdin,
         log_state=log_format is not None,
     )
-    _summarise(record_in_foreground(flags.archive(), options, run), as_json=as_json)
+    _summarise(record_in_foreground(archive, options, run), as_json=as_json)
 
 
 def _summarise(state: RecorderState, *, as_json: bool) -> None:
