@@ -10,12 +10,14 @@ import click
 from msgspec import Struct
 
 from casfs.archive import Archive
-from casfs.config import Settings, load_settings
+from casfs.config import Loaded, Settings, load
 from casfs.errors import ConfigError
+from casfs.objects.syncing import STRATEGIES
+from casfs.quantities import parse_duration
 from casfs.timestamps import parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,15 +37,27 @@ class RootFlags(Struct, frozen=True):
         """Return these flags, and those of ``other`` where these are not given."""
         return RootFlags(*(getattr(self, name) or getattr(other, name) for name in _NAMES))
 
-    def settings(self) -> Settings:
+    def settings(self, *, sync_strategy: str | None = None) -> Settings:
         """Return the settings in force; raises ConfigError."""
-        flags = {name: getattr(self, name) for name in _NAMES[:3]}
-        return load_settings(flags, os.environ, self.config)
+        return self.load(os.environ, {"sync-strategy": sync_strategy}).settings
 
-    def archive(self) -> Archive:
-        """Open the archive; raises ConfigError, ArchiveError, StorageError."""
-        settings = self.settings()
-        return Archive(settings.roots(), index_path=settings.index)
+    def load(self, environment: Mapping[str, str], given: Mapping[str, object]) -> Loaded:
+        """Return the settings in force and their origins; ``given``: further flags, by name.
+
+        Raises ConfigError.
+        """
+        flags = {name.replace("_", "-"): getattr(self, name) for name in _NAMES[:3]}
+        return load({**flags, **given}, environment, self.config)
+
+    def archive(self, *, sync_strategy: str | None = None) -> Archive:
+        """Open the archive; raises ConfigError, ArchiveError, StorageError.
+
+        ``sync_strategy``: as given to a command that writes objects (`sync_strategy_option`).
+        """
+        settings = self.settings(sync_strategy=sync_strategy)
+        return Archive(
+            settings.roots(), index_path=settings.index, sync_strategy=settings.sync_strategy
+        )
 
 
 def root_options(command: Callable[P, R]) -> Callable[..., R]:
@@ -95,7 +109,13 @@ def pass_roots(command: Callable[Concatenate[RootFlags, P], R]) -> Callable[...,
     return root_options(wrapped)
 
 
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+sync_strategy_option = click.option(
+    "--sync-strategy",
+    type=click.Choice(STRATEGIES),
+    help="Make objects durable by fsync of each or by syncfs of their filesystem; auto takes syncfs"
+    " on btrfs alone.  [env: CASFS_SYNC_STRATEGY; default: auto]",
+)
+"""An option of the commands that write objects."""
 
 
 class Duration(click.ParamType[float]):
@@ -109,15 +129,10 @@ class Duration(click.ParamType[float]):
         """Return the seconds that ``value`` says."""
         if isinstance(value, float):
             return value
-        text = str(value).strip()
-        unit = text[-1:] if text[-1:].isalpha() else ""
         try:
-            seconds = float(text.removesuffix(unit)) * _UNITS[unit]
-        except (ValueError, KeyError):
-            self.fail(f"{text!r} is no duration such as 90s, 15m or 2h", param, ctx)
-        if not 0 < seconds < 1e10:
-            self.fail(f"{text!r} is not a positive duration", param, ctx)
-        return seconds
+            return parse_duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Instant(click.ParamType[int]):

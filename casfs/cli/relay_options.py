@@ -20,7 +20,9 @@ R = TypeVar("R")
 url_option = click.option(
     "--url",
     required=True,
-    help="The relay: https://HOST[:PORT]/PATH, token included; moqt:// for raw QUIC.",
+    envvar="CASFS_URL",
+    help="The relay: https://HOST[:PORT]/PATH, token included; moqt:// for raw QUIC."
+    "  [env: CASFS_URL]",
 )
 
 

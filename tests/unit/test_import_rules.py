@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 _GROUND = frozenset({"errors", "digest", "timestamps", "names", "durable"})
 _STORES = _GROUND | {"roots", "objects", "manifests"}
-_ARCHIVE = _STORES | {"index", "media", "heads", "admission", "archive"}
+_ARCHIVE = _STORES | {"index", "media", "heads", "admission", "groups", "archive"}
 LAYERS: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "digest": frozenset({"errors"}),
@@ -30,14 +30,19 @@ LAYERS: dict[str, frozenset[str]] = {
     "names": frozenset({"errors", "digest"}),
     "durable": frozenset({"errors"}),
     "systemd": frozenset(),
+    "quantities": frozenset(),
+    "filesystems": frozenset(),
+    "recorders": frozenset({"errors", "durable", "roots"}),
+    "outlook": frozenset({"errors", "roots", "recorders", "timestamps"}),
     "media": frozenset({"errors", "digest", "timestamps"}),
     "objects": _GROUND,
     "manifests": _GROUND,
     "roots": _GROUND | {"objects"},
-    "config": _GROUND | {"roots"},
+    "config": _GROUND | {"roots", "quantities", "objects"},
     "heads": _GROUND | {"roots", "manifests"},
     "admission": _GROUND | {"roots", "manifests", "heads"},
     "index": _STORES - {"objects"} | {"media"},
+    "groups": _STORES - {"roots"},
     "archive": _ARCHIVE - {"archive"},
     "verify": _ARCHIVE,
     "show": _ARCHIVE,
@@ -51,12 +56,18 @@ LAYERS: dict[str, frozenset[str]] = {
     "mount": _ARCHIVE | {"systemd"},
     "cli": _ARCHIVE
     | {"config", "verify", "show", "export", "adopt", "mount"}
-    | {"retention", "expire", "collect", "systemd"},
+    | {"retention", "expire", "collect", "systemd", "quantities", "recorders", "filesystems"}
+    | {"outlook"},
+    "__main__": frozenset({"cli"}),
 }
 
 PURE = (
     "casfs.digest",
     "casfs.names",
+    "casfs.quantities",
+    "casfs.config.schema",
+    "casfs.config.entries",
+    "casfs.config.lines",
     "casfs.adopt.lines",
     "casfs.adopt.epochs",
     "casfs.manifests.record",
@@ -69,6 +80,8 @@ PURE = (
     "casfs.mount.broadcasts",
     "casfs.mount.views",
     "ingest.moq",
+    "ingest.directory",
+    "ingest.supervision",
 )
 """These decide: they do no I/O and know no clock."""
 
