@@ -228,19 +228,40 @@ class BroadcastWriter:
         last: int | None = None,
     ) -> None:
         """Record what was missed of a track between two instants (ns UTC); raises StorageError."""
+        self.note_gaps(track, [(first, last)], epoch=epoch, start=start, end=end, reason=reason)
+
+    def note_gaps(
+        self,
+        track: str,
+        missed: Sequence[tuple[int | None, int | None]],
+        *,
+        epoch: int,
+        start: int,
+        end: int,
+        reason: str,
+    ) -> None:
+        """Record ranges of sequences that were missed of a track, together or not at all.
+
+        None: where a range begins or ends is not known. Raises StorageError.
+        """
+        if not missed:
+            return
         name, journal = self._track_journal(track)
         journal.open_segment()
-        record = self._record(
-            GapRecord,
-            track,
-            epoch=epoch,
-            first=None if first is None else str(first),
-            last=None if last is None else str(last),
-            start=format_time(start),
-            end=format_time(end),
-            reason=reason,
-        )
-        self._append({name: [record]})
+        records: list[Record] = [
+            self._record(
+                GapRecord,
+                track,
+                epoch=epoch,
+                first=None if first is None else str(first),
+                last=None if last is None else str(last),
+                start=format_time(start),
+                end=format_time(end),
+                reason=reason,
+            )
+            for first, last in missed
+        ]
+        self._append({name: records})
 
     def note_epoch(self, epoch: int, reason: str) -> None:
         """Record that the publisher's sequences began again; raises StorageError."""

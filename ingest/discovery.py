@@ -17,6 +17,7 @@ from msgspec import Struct, field
 
 from casfs.errors import CertificateError, NegotiationError, RelayError
 from ingest.backoff import Backoff
+from ingest.credentials import Credentials
 from ingest.moq.events import BroadcastAnnounced, BroadcastEnded
 from ingest.session import Session, SessionOptions, open_session
 from ingest.tls import TlsOptions
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from ingest.moq.events import Event
-    from ingest.recorder import Connect
+    from ingest.record_options import Connect
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class DiscoverOptions(Struct, frozen=True):
 
     url: str
     """May hold a token; never logged."""
+    credentials: Credentials = Credentials()
     prefix: str = ""
     """Whole segments of the names; empty: all broadcasts."""
     tls: TlsOptions = field(default_factory=TlsOptions)
@@ -112,7 +114,8 @@ async def list_broadcasts(
     """
     found: dict[str, Change] = {}
     directory = Directory()
-    async with connect(options.url, tls=options.tls, options=options.session) as session:
+    url = options.credentials.url(options.url)
+    async with connect(url, tls=options.tls, options=options.session) as session:
         session.announce(options.prefix)
 
         def take(event: Event) -> None:
@@ -149,7 +152,8 @@ async def follow_broadcasts(
 
     while True:
         try:
-            async with connect(options.url, tls=options.tls, options=options.session) as session:
+            url = options.credentials.url(options.url)
+            async with connect(url, tls=options.tls, options=options.session) as session:
                 connected = True
                 session.announce(options.prefix)
                 await _first_answers(session, options.settling, take)

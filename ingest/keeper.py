@@ -142,39 +142,35 @@ class Keeper:
         StorageError.
         """
         end = resumed if resumed is not None else now
-        missed = self._missed(interruption, open_end=resumed is None)
-        for first, last in missed:
-            self._writer.note_gap(
-                interruption.track,
-                epoch=interruption.epoch,
-                start=interruption.start,
-                end=max(interruption.start, end),
-                reason=interruption.reason,
-                first=first,
-                last=last,
-            )
+        missed = self.missed(interruption, open_end=resumed is None)
+        self._writer.note_gaps(
+            interruption.track,
+            missed,
+            epoch=interruption.epoch,
+            start=interruption.start,
+            end=max(interruption.start, end),
+            reason=interruption.reason,
+        )
         self._state.track(interruption.track).gaps += len(missed)
         return len(missed)
 
     def dropped(self, track: str, first: int, last: int, code: int, now: int) -> None:
         """Record groups that the relay said it will not deliver; raises StorageError."""
         missed = self._epochs.missing(track, first, last)
-        for start, end in missed:
-            self._writer.note_gap(
-                track,
-                epoch=self._epochs.epoch,
-                start=min(now, self._last_end.get(track, now)),
-                end=now,
-                reason=f"dropped by the relay, code {code}",
-                first=start,
-                last=end,
-            )
+        self._writer.note_gaps(
+            track,
+            missed,
+            epoch=self._epochs.epoch,
+            start=min(now, self._last_end.get(track, now)),
+            end=now,
+            reason=f"dropped by the relay, code {code}",
+        )
         self._state.track(track).gaps += len(missed)
 
-    def _missed(
-        self, interruption: Interruption, *, open_end: bool
+    def missed(
+        self, interruption: Interruption, *, open_end: bool = False
     ) -> list[tuple[int | None, int | None]]:
-        """Return the ranges of sequences that were missed; None: it is not known."""
+        """Return the ranges of sequences that were missed, as it stands; None: it is not known."""
         after = interruption.after
         if after is None:
             return [(None, None)]

@@ -20,7 +20,8 @@ from ingest.relay_url import parse_relay_url
 from ingest.session import SessionOptions
 from ingest.supervision import Policy
 from ingest.tls import TlsOptions
-from ingest.worker import WorkerOptions
+from ingest.transport import Transport
+from ingest.worker import TrustedRelays, WorkerOptions
 
 if TYPE_CHECKING:
     from casfs.config import AutoArchive, Loaded
@@ -94,6 +95,9 @@ def plan_of(loaded: Loaded) -> Plan:
             index=settings.index,
             sync_strategy=settings.sync_strategy,
             flags=_worker_flags(auto),
+            choice_flags=_choice_flags(auto),
+            token_file=auto.token_file,
+            trusted=trusted_relays(auto),
         ),
         poll_interval=auto.poll_interval,
         time_sync_wait=auto.time_sync_wait,
@@ -146,16 +150,26 @@ def _check_places(auto: AutoArchive) -> None:
 
 
 def _session(auto: AutoArchive) -> SessionOptions:
+    transport = None if auto.transport is None else Transport(auto.transport)
     if auto.protocol is None:
-        return SessionOptions()
+        return SessionOptions(transport=transport, quic=auto.quic)
     protocols = tuple(name.strip() for name in auto.protocol.split(","))
     offer(protocols)
-    return SessionOptions(protocols=protocols)
+    return SessionOptions(protocols=protocols, transport=transport, quic=auto.quic)
+
+
+def trusted_relays(auto: AutoArchive) -> TrustedRelays:
+    """Return the relays that a person named, rather than a directory: they may have the token."""
+    named = [*auto.announced_by, *([auto.relay_url] if auto.relay_url else [])]
+    origins = tuple(parse_relay_url(url).origin for url in named)
+    return TrustedRelays(origins, auto.relay_host)
 
 
 def _worker_flags(auto: AutoArchive) -> tuple[str, ...]:
     given = (
         ("--protocol", auto.protocol),
+        ("--transport", auto.transport),
+        ("--quic", auto.quic),
         ("--tls-ca", auto.tls_ca),
         ("--tls-fingerprint", auto.tls_fingerprint),
         ("--log-format", auto.log_format),
@@ -164,3 +178,8 @@ def _worker_flags(auto: AutoArchive) -> tuple[str, ...]:
     if auto.tls_insecure:
         flags.append("--tls-insecure")
     return tuple(flags)
+
+
+def _choice_flags(auto: AutoArchive) -> tuple[str, ...]:
+    included = (f"--include-track={glob}" for glob in auto.include_track)
+    return (*included, *(f"--exclude-track={glob}" for glob in auto.exclude_track))

@@ -266,14 +266,18 @@ class Session:
             self._settles = now + _SETTLING
             self._queue(moq.settle(self._clock()))
 
-    def open_groups(self, opened_before: int) -> Sequence[GroupReceived]:
+    def open_groups(
+        self, opened_before: int, subscription: int | None = None
+    ) -> Sequence[GroupReceived]:
         """Return what has come so far of each group opened before that time (ns UTC).
+
+        ``subscription``: of that one alone.
 
         They stay open; a group is told again only when it has grown.
         """
         if self._moq is None or self._over is not None:
             return ()
-        return self._moq.open_groups(opened_before, self._clock())
+        return self._moq.open_groups(opened_before, self._clock(), subscription)
 
     def abandon(self, reason: str) -> Sequence[GroupReceived]:
         """End the session and return every open group as an incomplete one, for ``reason``.

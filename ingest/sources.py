@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from casfs.errors import CasfsError, DirectoryError
 from ingest.backoff import Backoff
+from ingest.credentials import Credentials
 from ingest.directory import Listed, Listing, ListingLimits, shown_source
 from ingest.discovery import DiscoverOptions, follow_broadcasts
 from ingest.fetching import Fetcher, FetchOptions
@@ -83,6 +84,7 @@ async def follow_relay(
     state: SourceState,
     tell: Callable[[Listing], None],
     *,
+    credentials: Credentials = Credentials(),  # noqa: B008  frozen
     limits: ListingLimits = ListingLimits(),  # noqa: B008  frozen
 ) -> None:
     """Follow what a relay announces, and tell all of it at each change; never returns."""
@@ -101,7 +103,7 @@ async def follow_relay(
         _note(state, listing)
         tell(listing)
 
-    options = DiscoverOptions(url=url, tls=tls, session=session)
+    options = DiscoverOptions(url=url, credentials=credentials, tls=tls, session=session)
     backoff = Backoff(first=5.0, most=_MOST_DELAY)
     while True:
         try:

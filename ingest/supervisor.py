@@ -33,7 +33,7 @@ from ingest.sources import SourceState, follow_relay, poll_directory, shown_dire
 from ingest.supervision import Phase, Start, Stop, Supervision
 from ingest.timesync import wait_for_clock
 from ingest.watching import Watch
-from ingest.worker import Worker
+from ingest.worker import Worker, credentials_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -168,7 +168,14 @@ class Supervisor:
         with scope:
             if url != key:
                 state = self.sources.setdefault(key, SourceState(shown_relay(url)))
-                await follow_relay(url, self.plan.tls, self.plan.session, state, tell)
+                await follow_relay(
+                    url,
+                    self.plan.tls,
+                    self.plan.session,
+                    state,
+                    tell,
+                    credentials=credentials_for(self.plan.workers, url),
+                )
             else:
                 state = self.sources.setdefault(key, SourceState(shown_directory(url)))
                 await poll_directory(url, self.plan.fetching, self._interval, state, tell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import signal
 import subprocess
@@ -11,11 +12,32 @@ from typing import TYPE_CHECKING
 import trio
 from msgspec import Struct
 
+from casfs.errors import ConfigError
+from ingest.credentials import TOKEN_VARIABLE, Credentials, has_token
+from ingest.relay_url import parse_relay_url
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _NOT_FOR_WORKERS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CASFS_CONFIG")
 _WAIT_FOR_LOCK = "2m"
+
+
+class TrustedRelays(Struct, frozen=True):
+    """Relays that may have our token; a directory can name any other that it likes."""
+
+    origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    """Globs."""
+
+    def has(self, url: str) -> bool:
+        """Say whether the relay at ``url`` is among them."""
+        try:
+            relay = parse_relay_url(url)
+        except ConfigError:
+            return False
+        named = any(fnmatch.fnmatchcase(relay.host, glob) for glob in self.hosts)
+        return named or relay.origin in self.origins
 
 
 class WorkerOptions(Struct, frozen=True):
@@ -27,6 +49,11 @@ class WorkerOptions(Struct, frozen=True):
     sync_strategy: str = "auto"
     flags: tuple[str, ...] = ()
     """Further flags of ``casfs archive``."""
+    choice_flags: tuple[str, ...] = ()
+    """Those that choose tracks, for broadcasts of which none are named."""
+    token_file: str | None = None
+    trusted: TrustedRelays = TrustedRelays()
+    """To whom the token goes."""
 
 
 class Worker:
@@ -48,6 +75,8 @@ class Worker:
                 "--stop-with-stdin",
                 f"--wait-for-lock={_WAIT_FOR_LOCK}",
                 *options.flags,
+                *(() if tracks else options.choice_flags),
+                *_token_flags(options, relay),
             ],
             env=worker_environment(os.environ, options, relay),
             stdin=subprocess.PIPE,
@@ -92,6 +121,18 @@ def program() -> list[str]:
     return [sys.executable, "-m", "casfs"]
 
 
+def credentials_for(options: WorkerOptions, relay: str) -> Credentials:
+    """Return what opens a relay: nothing for one that is not trusted, or whose URL has a token."""
+    if has_token(relay) or not options.trusted.has(relay):
+        return Credentials()
+    return Credentials(options.token_file, os.environ.get(TOKEN_VARIABLE))
+
+
+def _token_flags(options: WorkerOptions, relay: str) -> tuple[str, ...]:
+    token_file = credentials_for(options, relay).token_file
+    return () if token_file is None else (f"--token-file={token_file}",)
+
+
 def worker_environment(
     environment: Mapping[str, str], options: WorkerOptions, relay: str
 ) -> dict[str, str]:
@@ -111,6 +152,8 @@ def worker_environment(
         "CASFS_SYNC_STRATEGY": options.sync_strategy,
         "CASFS_CONFIG": os.devnull,
     }
+    if not options.trusted.has(relay):
+        kept.pop(TOKEN_VARIABLE, None)
     if options.index is not None:
         kept["CASFS_INDEX"] = options.index
     return kept

@@ -10,6 +10,7 @@ from casfs.cli.logs import LogFormat, log_as
 from casfs.cli.options import Duration, RootFlags, pass_roots, sync_strategy_option
 from casfs.cli.output import format_bytes, print_json, printable, say
 from casfs.cli.relay_options import RelayFlags, pass_relay, url_option
+from casfs.errors import UsageError
 
 if TYPE_CHECKING:
     from ingest.state import RecorderState, TrackState
@@ -22,8 +23,24 @@ if TYPE_CHECKING:
     "--track",
     "tracks",
     multiple=True,
-    help="A track to record; may be given often.  [default: catalog.json, init.mp4, video0.m4s,"
-    " audio0.m4s]",
+    help="A track to record, and no other; may be given often.  [default: catalog.json, init.mp4,"
+    " video0.m4s, audio0.m4s, and all that the catalog names]",
+)
+@click.option(
+    "--include-track",
+    "include",
+    metavar="GLOB",
+    multiple=True,
+    help="Of the tracks that are found, record only those that match, catalogs and init.mp4; may"
+    " be given often.",
+)
+@click.option(
+    "--exclude-track",
+    "exclude",
+    metavar="GLOB",
+    multiple=True,
+    help="Of the tracks that are found, do not record those that match; wins over --include-track;"
+    " may be given often.",
 )
 @click.option("--duration", type=Duration(), help="End after this time (90s, 15m, 2h).")
 @click.option(
@@ -54,6 +71,8 @@ def archive_command(
     url: str,
     broadcast: str,
     tracks: tuple[str, ...],
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
     duration: float | None,
     wait_for_lock: float,
     stop_with_stdin: bool,
@@ -72,12 +91,21 @@ def archive_command(
       casfs archive --url https://localhost:4443 --name demo/tv --duration 1h --tls-ca ca.pem
     """
     from ingest.foreground import ForegroundOptions, record_in_foreground
-    from ingest.recorder import DEFAULT_TRACKS, RecordOptions
+    from ingest.recorder import RecordOptions
+
+    if tracks and (include or exclude):
+        raise UsageError(
+            "--track names all that is recorded; --include-track and --exclude-track have no say",
+            advice="give either the one or the others",
+        )
 
     options = RecordOptions(
         url=url,
         broadcast=broadcast,
-        tracks=tuple(dict.fromkeys(tracks)) or DEFAULT_TRACKS,
+        tracks=tuple(dict.fromkeys(tracks)),
+        include=include,
+        exclude=exclude,
+        credentials=relay.credentials(),
         tls=relay.tls(),
         session=relay.session(),
     )

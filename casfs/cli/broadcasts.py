@@ -43,7 +43,13 @@ def broadcasts_command(
 
     from ingest.discovery import DiscoverOptions, follow_in_foreground, list_broadcasts
 
-    options = DiscoverOptions(url=url, prefix=prefix, tls=relay.tls(), session=relay.session())
+    options = DiscoverOptions(
+        url=url,
+        credentials=relay.credentials(),
+        prefix=prefix,
+        tls=relay.tls(),
+        session=relay.session(),
+    )
     if follow:
         follow_in_foreground(options, _tell_json if as_json else _tell)
         return

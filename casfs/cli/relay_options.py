@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ingest.backends.choice import BackendChoice
+    from ingest.credentials import Credentials
     from ingest.session import SessionOptions
     from ingest.tls import TlsOptions
 
@@ -35,6 +37,13 @@ class RelayFlags(Struct, frozen=True):
     tls_fingerprint: str | None
     tls_insecure: bool
     quic: Literal["auto", "aioquic", "qh3"]
+    token_file: str | None
+
+    def credentials(self) -> Credentials:
+        """Return where the token comes from that opens the relay."""
+        from ingest.credentials import TOKEN_VARIABLE, Credentials
+
+        return Credentials(self.token_file, os.environ.get(TOKEN_VARIABLE))
 
     def tls(self) -> TlsOptions:
         """Return whom to trust; warns when that is anyone."""
@@ -73,6 +82,12 @@ def pass_relay(command: Callable[..., R]) -> Callable[..., R]:
         help="What carries them; else the URL says it: https:// WebTransport, moqt:// raw QUIC.",
     )
     @click.option(
+        "--token-file",
+        metavar="FILE",
+        help="Add the token in this file to the URL, as ?jwt=; it is read at each connect. A bare"
+        " name is one of systemd's credentials.  [or the token itself in env: CASFS_TOKEN]",
+    )
+    @click.option(
         "--tls-ca", metavar="FILE", help="Trust these roots instead of the system's (PEM)."
     )
     @click.option("--tls-fingerprint", metavar="SHA256", help="Trust this one certificate.")
@@ -92,9 +107,12 @@ def pass_relay(command: Callable[..., R]) -> Callable[..., R]:
         tls_fingerprint: str | None,
         tls_insecure: bool,
         quic: BackendChoice,
+        token_file: str | None,
         **options: object,
     ) -> R:
-        flags = RelayFlags(protocols, transport, tls_ca, tls_fingerprint, tls_insecure, quic)
+        flags = RelayFlags(
+            protocols, transport, tls_ca, tls_fingerprint, tls_insecure, quic, token_file
+        )
         return command(relay=flags, **options)
 
     return wrapped

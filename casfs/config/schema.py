@@ -158,6 +158,31 @@ class AutoArchive(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab
             extra=_shown_as("FILE"),
         ),
     ] = None
+    token_file: Annotated[
+        str | None,
+        Meta(
+            description="A file with the token for relays, read at each connect; a bare name is one"
+            " of systemd's credentials. It goes to --relay-url, --announced-by, and hosts that"
+            " --relay-host names, whatever a directory says, where the URL holds none.",
+            extra=_shown_as("FILE"),
+        ),
+    ] = None
+    include_track: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Of the tracks that are found in broadcasts, record only those that match,"
+            " catalogs and init.mp4. May be given often.",
+            extra=_shown_as("GLOB"),
+        ),
+    ] = ()
+    exclude_track: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Of the tracks that are found in broadcasts, do not record those that"
+            " match. May be given often.",
+            extra=_shown_as("GLOB"),
+        ),
+    ] = ()
     protocol: Annotated[
         str | None,
         Meta(
@@ -165,6 +190,17 @@ class AutoArchive(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab
             extra=_shown_as("NAME,..."),
         ),
     ] = None
+    transport: Annotated[
+        Literal["webtransport", "quic"] | None,
+        Meta(
+            description="What carries the protocols; else the relay's URL says it.",
+            extra=_shown_as("webtransport|quic"),
+        ),
+    ] = None
+    quic: Annotated[
+        Literal["auto", "aioquic", "qh3"],
+        Meta(description="The QUIC library of recorders.", extra=_shown_as("auto|aioquic|qh3")),
+    ] = "auto"
     tls_ca: Annotated[
         str | None,
         Meta(

@@ -20,6 +20,12 @@ class BroadcastEnded(Struct, frozen=True):
     path: str
 
 
+class AnnouncementsEnded(Struct, frozen=True):
+    """The relay tells no more of broadcasts below a prefix; it may be asked again."""
+
+    prefix: str
+
+
 class TrackAccepted(Struct, frozen=True):
     """The relay will deliver this subscription."""
 
@@ -97,6 +103,7 @@ class GoawayReceived(Struct, frozen=True):
 Event = (
     BroadcastAnnounced
     | BroadcastEnded
+    | AnnouncementsEnded
     | TrackAccepted
     | TrackRefused
     | TrackEnded

@@ -292,11 +292,17 @@ class OpenGroups:
                 self._remove(stream, group.held)
                 self._stop(stream)
 
-    def snapshot(self, opened_before: int) -> Sequence[GroupReceived]:
-        """Return what has come of each group opened before that time and grown since last told."""
+    def snapshot(
+        self, opened_before: int, subscription: int | None = None
+    ) -> Sequence[GroupReceived]:
+        """Return what has come of each group opened before that time and grown since last told.
+
+        ``subscription``: of that one alone.
+        """
         told = []
         for group in self._groups.values():
-            if group.opened < opened_before and group.grown and not group.fetched:
+            asked = subscription is None or group.subscription == subscription
+            if asked and group.opened < opened_before and group.grown and not group.fetched:
                 before = group.held
                 told.append(group.report("still open"))
                 self._held += group.held - before  # the report joins the last frame's pieces

@@ -137,8 +137,12 @@ class MoqSession(Protocol):
     def stream_stopped(self, stream: int, code: int, now: int) -> Sequence[Event]:
         """Take the relay's STOP_SENDING."""
 
-    def open_groups(self, opened_before: int, now: int) -> Sequence[GroupReceived]:
+    def open_groups(
+        self, opened_before: int, now: int, subscription: int | None = None
+    ) -> Sequence[GroupReceived]:
         """Return what has come so far of each group opened before that time (ns UTC).
+
+        ``subscription``: of that one alone.
 
         They stay open; each is reported as incomplete with the reason ``still open``, and again
         only when it has grown.

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from casfs.errors import ProtocolError
 from ingest.moq.announcements import Announcements
-from ingest.moq.events import FetchFailed, GoawayReceived, GroupReceived, GroupsDropped
+from ingest.moq.events import (
+    AnnouncementsEnded,
+    FetchFailed,
+    GoawayReceived,
+    GroupReceived,
+    GroupsDropped,
+)
 from ingest.moq.groups import OpenGroups
 from ingest.moq.lite_messages import (
     AnnounceOk,
@@ -256,9 +262,14 @@ class LiteSession:
             self._conclude(now, events)
         return events
 
-    def open_groups(self, opened_before: int, now: int) -> Sequence[GroupReceived]:  # noqa: ARG002 - the interface's; a group knows when its last byte came
+    def open_groups(
+        self,
+        opened_before: int,
+        now: int,  # noqa: ARG002 - the interface's; a group knows when its last byte came
+        subscription: int | None = None,
+    ) -> Sequence[GroupReceived]:
         """Return what has come of long-open groups; one of which nothing has come is left out."""
-        return self._groups.snapshot(opened_before)
+        return self._groups.snapshot(opened_before, subscription)
 
     def abandon(self, reason: str, now: int) -> Sequence[GroupReceived]:  # noqa: ARG002 - the interface's; a group knows when its last byte came
         """End the session; whatever comes afterwards is ignored."""
@@ -438,6 +449,7 @@ class LiteSession:
         self._end_ours(stream)
         if stream.kind is Kind.ANNOUNCE:
             events.extend(self._announcements.closed(stream.number))
+            events.append(AnnouncementsEnded(stream.prefix))
         elif stream.kind is Kind.SUBSCRIBE:
             subscription = self._subscriptions[stream.subscription]
             events.extend(subscription.over(code, now))

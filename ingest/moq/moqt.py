@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from ingest.moq.events import (
+    AnnouncementsEnded,
     BroadcastAnnounced,
     BroadcastEnded,
     FetchFailed,
@@ -299,9 +300,14 @@ class MoqtSession:
         self._conclude(now, events)
         return events
 
-    def open_groups(self, opened_before: int, now: int) -> Sequence[GroupReceived]:  # noqa: ARG002 - the interface's; a group knows when its last byte came
+    def open_groups(
+        self,
+        opened_before: int,
+        now: int,  # noqa: ARG002 - the interface's; a group knows when its last byte came
+        subscription: int | None = None,
+    ) -> Sequence[GroupReceived]:
         """Return what has come of long-open groups; one of which nothing has come is left out."""
-        return self._data.groups.snapshot(opened_before)
+        return self._data.groups.snapshot(opened_before, subscription)
 
     def abandon(self, reason: str, now: int) -> Sequence[GroupReceived]:  # noqa: ARG002 - as above
         """End the session; whatever comes afterwards is ignored."""
@@ -357,6 +363,8 @@ class MoqtSession:
             case RequestError(code=code):
                 self._ended(request, code, now, events)
             case Over(code=code):
+                if request.ask is Ask.NAMESPACES:
+                    events.append(AnnouncementsEnded(request.prefix))
                 answered = self._data.groups.confirmed(request.subscription, request.group)
                 if request.ask is not Ask.FETCH or not answered:
                     self._ended(request, code, now, events)

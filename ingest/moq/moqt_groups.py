@@ -225,12 +225,18 @@ class ObjectGroups:
         if group is not None:
             self._drop(group)
 
-    def snapshot(self, opened_before: int) -> Sequence[GroupReceived]:
-        """Return what has come of each group opened before that time and grown since last told."""
+    def snapshot(
+        self, opened_before: int, subscription: int | None = None
+    ) -> Sequence[GroupReceived]:
+        """Return what has come of each group opened before that time and grown since last told.
+
+        ``subscription``: of that one alone.
+        """
         return [
             group.report(STILL_OPEN)
             for group in self._groups.values()
             if group.opened < opened_before and group.grown and not group.fetched
+            if subscription is None or group.subscription == subscription
         ]
 
     def abandon(self, reason: str) -> Sequence[GroupReceived]:

@@ -109,11 +109,14 @@ class FakeSession:
         self._arrived = trio.Event()
         return events
 
-    def open_groups(self, opened_before: int) -> Sequence[GroupReceived]:
+    def open_groups(
+        self, opened_before: int, subscription: int | None = None
+    ) -> Sequence[GroupReceived]:
         return [
             replace(group, complete=False, reason="still open")
             for group in self.open
             if group.received_start < opened_before
+            if subscription in (None, group.subscription)
         ]
 
     def abandon(self, reason: str) -> Sequence[GroupReceived]:
@@ -130,6 +133,8 @@ class FakeRelay:
     def __init__(self, *failures: RelayError | None) -> None:
         self.failures = deque(failures)
         """How the next tries fail; None: they do not. Afterwards all succeed."""
+        self.urls: list[str] = []
+        """To which each try went."""
         self.tries: list[float] = []
         """When each try began, seconds of trio's clock."""
         self._send, self._receive = trio.open_memory_channel[FakeSession](1000)
@@ -141,12 +146,13 @@ class FakeRelay:
     @asynccontextmanager
     async def __call__(
         self,
-        url: str,  # noqa: ARG002  the interface's, as the others: a script needs none of them
+        url: str,
         *,
-        tls: TlsOptions,  # noqa: ARG002
+        tls: TlsOptions,  # noqa: ARG002  the interface's, as the others: a script needs none
         options: SessionOptions,  # noqa: ARG002
     ) -> AsyncIterator[FakeSession]:
         await trio.lowlevel.checkpoint()
+        self.urls.append(url)
         self.tries.append(trio.current_time())
         failure = self.failures.popleft() if self.failures else None
         if failure is not None:

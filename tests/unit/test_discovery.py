@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from casfs.errors import RelayError
-    from ingest.recorder import Connect
+    from ingest.record_options import Connect
     from tests.fakes.session import FakeSession
 
 OPTIONS = DiscoverOptions(url="https://relay.example/?jwt=secret", prefix="demo")

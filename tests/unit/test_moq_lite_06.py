@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from casfs.errors import ProtocolError
-from ingest.moq.events import BroadcastAnnounced, BroadcastEnded, GroupReceived, TrackAccepted
+from ingest.moq.events import (
+    AnnouncementsEnded,
+    BroadcastAnnounced,
+    BroadcastEnded,
+    GroupReceived,
+    TrackAccepted,
+)
 from ingest.moq.interface import Limits
 from ingest.moq.lite_messages import (
     AnnounceOk,
@@ -271,7 +277,7 @@ def test_a_number_that_was_not_given_ends_the_stream_alone(message: bytes) -> No
     relay.session.subscribe("tv", "video", priority=0, max_latency=0)
     relay.data(4, start(b"tv"))
     relay.sent()
-    assert relay.data(4, message) == [BroadcastEnded("tv")]
+    assert relay.data(4, message) == [BroadcastEnded("tv"), AnnouncementsEnded("")]
     assert relay.sent() == ["4  end", "stop 4 0"]
     assert relay.data(12, TrackInfo(127, 5000, 1000).encode()) == [TrackAccepted(0, 1000)]
 
@@ -309,7 +315,7 @@ def test_the_end_of_the_stream_is_the_end_of_what_it_announced(by_reset: bool) -
     relay = announcing()
     relay.data(4, start(b"tv"))
     events = relay.reset_by_relay(4, 7) if by_reset else relay.data(4, end=True)
-    assert events == [BroadcastEnded("tv")]
+    assert events == [BroadcastEnded("tv"), AnnouncementsEnded("")]
 
 
 # Tracks and groups

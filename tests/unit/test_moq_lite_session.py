@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ingest.moq.events import (
+    AnnouncementsEnded,
     BroadcastAnnounced,
     BroadcastEnded,
     GoawayReceived,
@@ -200,7 +201,7 @@ def test_the_end_of_the_stream_is_the_end_of_what_it_announced(by_reset: bool) -
     relay.sent()
     relay.data(4, Announcement(active=True, suffix=b"tv").encode())
     events = relay.reset_by_relay(4, 7) if by_reset else relay.data(4, end=True)
-    assert events == [BroadcastEnded("tv")]
+    assert events == [BroadcastEnded("tv"), AnnouncementsEnded("")]
     assert relay.sent() == ["4  end"]
 
 
@@ -220,7 +221,10 @@ def test_a_malformed_announcement_ends_its_stream_alone() -> None:
     relay.session.subscribe("tv", "video", priority=0, max_latency=0)
     relay.data(4, Announcement(active=True, suffix=b"tv").encode())
     relay.sent()
-    assert relay.data(4, bytes.fromhex("03 09 00 00")) == [BroadcastEnded("tv")]
+    assert relay.data(4, bytes.fromhex("03 09 00 00")) == [
+        BroadcastEnded("tv"),
+        AnnouncementsEnded(""),
+    ]
     assert relay.sent() == ["4  end", "stop 4 0"]
     assert relay.data(4, b"whatever follows") == []
     assert relay.data(12, INFO) == [TrackAccepted(0, 1_000_000)]
@@ -229,7 +233,7 @@ def test_a_malformed_announcement_ends_its_stream_alone() -> None:
 def test_a_message_over_the_limit_ends_its_stream_before_it_comes() -> None:
     relay = announcing(LITE_05, limits=Limits(message_bytes=100))
     relay.sent()
-    assert relay.data(4, bytes.fromhex("4065")) == []
+    assert relay.data(4, bytes.fromhex("4065")) == [AnnouncementsEnded("")]
     assert relay.sent() == ["4  end", "stop 4 0"]
 
 

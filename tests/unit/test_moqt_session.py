@@ -6,6 +6,7 @@ import pytest
 
 from casfs.errors import NegotiationError, ProtocolError
 from ingest.moq.events import (
+    AnnouncementsEnded,
     BroadcastAnnounced,
     BroadcastEnded,
     Event,
@@ -288,7 +289,10 @@ def test_namespaces_come_and_go(draft: Draft) -> None:
     assert relay.message(Kind.NAMESPACE, body, stream) == [BroadcastAnnounced("demo/tv", 1)]
     assert relay.message(Kind.NAMESPACE_DONE, body, stream) == [BroadcastEnded("demo/tv")]
     assert relay.message(Kind.NAMESPACE, body, stream) == [BroadcastAnnounced("demo/tv", 2)]
-    assert relay.reset_by_relay(stream, 1) == [BroadcastEnded("demo/tv")]
+    assert relay.reset_by_relay(stream, 1) == [
+        BroadcastEnded("demo/tv"),
+        AnnouncementsEnded("demo"),
+    ]
 
 
 def test_draft_14_tells_namespaces_by_requests_of_the_relay_before_or_after_we_ask() -> None:

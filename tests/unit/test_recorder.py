@@ -6,6 +6,7 @@ import itertools
 from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
 import pytest
 import trio
 from msgspec.structs import replace
@@ -16,13 +17,17 @@ from casfs.errors import (
     ConnectError,
     ConnectionLostError,
     DiskFullError,
+    RefusedError,
     StorageError,
 )
 from casfs.manifests.record import AliveRecord, EpochRecord, GapRecord, GroupRecord, Record
 from casfs.names import encode_name
 from ingest.moq.events import (
+    AnnouncementsEnded,
     BroadcastAnnounced,
     BroadcastEnded,
+    FetchFailed,
+    GoawayReceived,
     GroupReceived,
     GroupsDropped,
     TrackAccepted,
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Record)
 
 TV = "demo/tv"
+CATALOG = "catalog.json"
 VIDEO, AUDIO = "video0.m4s", "audio0.m4s"
 LOST = ConnectionLostError("the relay is gone")
 FULL = DiskFullError("disk full while storing")
@@ -108,15 +114,27 @@ async def until(condition: Callable[[], object]) -> None:
 
 @asynccontextmanager
 async def recording(
-    archive: Archive, relay: FakeRelay, *tracks: str, fail: bool = False
+    archive: Archive,
+    relay: FakeRelay,
+    *tracks: str,
+    fail: bool = False,
+    choose: bool = False,
+    slept: Callable[[], float] = lambda: 0.0,
 ) -> AsyncIterator[Studio]:
     """Record until the block ends; with ``fail`` the test looks at how it ends itself."""
-    options = RecordOptions(
-        url="https://relay.example/secret", broadcast=TV, tracks=tracks or (VIDEO,)
-    )
+    named = tracks or (() if choose else (VIDEO,))
+    options = RecordOptions(url="https://relay.example/secret", broadcast=TV, tracks=named)
     state = RecorderState(broadcast=TV)
     with closing(archive.mirror()) as mirror, archive.writer(TV, clock=utc) as writer:
-        recorder = Recorder(options, writer, mirror, state, clock=utc, connect=relay)  # type: ignore[arg-type]  # a fake
+        recorder = Recorder(
+            options,
+            writer,
+            mirror,
+            state,
+            clock=utc,
+            connect=relay,  # type: ignore[arg-type]  # a fake
+            slept=slept,
+        )
         studio = Studio(archive, recorder, state, writer)
         if fail:
             yield studio
@@ -599,3 +617,223 @@ async def test_a_disk_that_is_still_full_at_the_end_is_an_error(
         with pytest.raises(StorageError):
             await studio.recorder.run()
     assert studio.state.pending_groups == 1
+
+
+# Tracks that a catalog names
+
+
+async def test_tracks_are_added_as_the_catalog_names_them_also_while_it_is_open(
+    autojump_clock: MockClock, archive: Archive
+) -> None:
+    relay = FakeRelay()
+    async with recording(archive, relay, choose=True) as studio:
+        session = await on_air(relay, 6)
+        session.open.append(group(session, 0, named("0.avc3"), track=CATALOG, complete=False))
+        await session.subscriptions(7)
+        assert session.asked[-1].track == "0.avc3"
+        session.tell(group(session, 5, track="0.avc3"))
+        await studio.recorded(5, track="0.avc3")
+        session.open[0] = replace(
+            session.open[0], frames=(named("0.avc3"), named("1.aac", kind="audio"))
+        )
+        await session.subscriptions(8)
+        session.tell(group(session, 0, named("0.avc3"), track=CATALOG))
+        await studio.recorded(0, track=CATALOG)
+        # Another session asks for all of them from the start.
+        session.lose(LOST)
+        asked = (await (await on_air(relay, 8)).subscriptions(8))[-8:]
+        assert {item.track for item in asked} >= {CATALOG, "0.avc3", "1.aac"}
+
+
+async def test_defaults_that_were_refused_are_left_alone_once_a_catalog_names_tracks(
+    autojump_clock: MockClock, archive: Archive
+) -> None:
+    relay = FakeRelay()
+    async with recording(archive, relay, choose=True) as studio:
+        session = await on_air(relay, 6)
+        session.tell(TrackRefused(session.number(VIDEO), 51))
+        session.tell(group(session, 0, named("0.avc3"), track=CATALOG))
+        await studio.recorded(0, track=CATALOG)
+        await trio.sleep(25)
+        assert [item.track for item in session.asked[6:]] == ["0.avc3"]
+
+
+# Asking once more
+
+
+async def test_a_group_that_was_cut_is_fetched_before_it_is_recorded_as_such(
+    autojump_clock: MockClock, archive: Archive
+) -> None:
+    relay = FakeRelay()
+    async with recording(archive, relay) as studio:
+        session = await on_air(relay)
+        session.can_fetch = True
+        number = session.number(VIDEO)
+        session.tell(group(session, 4, b"da", complete=False))
+        session.tell(group(session, 5, b"da", complete=False))
+        await until(lambda: session.fetched == [(number, 4), (number, 5)])
+        session.tell(replace(group(session, 4, b"data"), fetched=True))
+        while len(studio.sequences()) < 2:
+            session.tell(FetchFailed(number, 5, 1))
+            await trio.sleep(1)
+        records = {record.sequence: record for record in studio.records(GroupRecord, VIDEO)}
+        assert records["4"].complete
+        assert (records["5"].complete, records["5"].size) == (False, 2)
+
+
+async def test_what_redelivery_left_out_is_fetched_before_it_is_a_gap(
+    autojump_clock: MockClock, archive: Archive
+) -> None:
+    relay = FakeRelay()
+    async with recording(archive, relay) as studio:
+        session = await on_air(relay)
+        session.tell(group(session, 0))
+        await studio.recorded(0)
+        session.lose(LOST)
+        session = await on_air(relay)
+        session.can_fetch = True
+        number = session.number(VIDEO)
+        session.tell(group(session, 5))
+        await until(lambda: len(session.fetched) == 4)
+        assert session.fetched == [(number, sequence) for sequence in (4, 3, 2, 1)]
+        session.tell(replace(group(session, 3), fetched=True))
+        session.tell(*(FetchFailed(number, sequence, 1) for sequence in (4, 2, 1)))
+        await until(studio.gaps)
+        assert studio.gaps() == [("1", "2"), ("4", "4")]
+        assert sorted(studio.sequences()) == [0, 3, 5]
+
+
+# Being asked to leave
+
+
+async def test_a_relay_that_asks_us_to_leave_is_left_without_a_gap(
+    autojump_clock: MockClock, archive: Archive
+) -> None:
+    relay = FakeRelay()
+    async with recording(archive, relay) as studio:
+        old = await on_air(relay)
+        old.tell(group(old, 0))
+        await studio.recorded(0)
+        old.tell(GoawayReceived("https://other.example/?jwt=theirs"))
+        new = await on_air(relay)
+        old.tell(group(old, 1))
+        new.tell(group(new, 1), group(new, 2))
+        await studio.recorded(0, 1, 2)
+        await old.closed.wait()
+        new.tell(group(new, 3))
+        await studio.recorded(0, 1, 2, 3)
+        await trio.sleep(20)
+        assert not new.closed.is_set()
+        assert studio.gaps() == []
+        assert relay.urls == ["https://relay.example/secret", "https://other.example/?jwt=theirs"]
+        assert len(old.asked) == 1
+        # Once that one is lost, the first one is where to begin.
+        new.lose(LOST)
+        await on_air(relay)
+        assert relay.urls[2] == "https://relay.example/secret"
+
+
+async def test_a_relay_that_leads_nowhere_is_left_for_the_first_one(
+    autojump_clock: MockClock, archive: Archive
+) -> None:
+    relay = FakeRelay(None, ConnectError("nothing listens there"))
+    async with recording(archive, relay) as studio:
+        old = await on_air(relay)
+        old.tell(group(old, 0), GoawayReceived("https://other.example/"))
+        await until(lambda: len(relay.urls) == 3)
+        assert relay.urls[2] == relay.urls[0] != relay.urls[1]
+        assert not old.closed.is_set()
+        new = await on_air(relay)
+        new.tell(group(new, 1))
+        await studio.recorded(0, 1)
+
+
+async def test_a_relay_that_sends_us_round_and_round_does_not_keep_us_busy(
+    autojump_clock: MockClock, archive: Archive
+) -> None:
+    relay = FakeRelay()
+    async with recording(archive, relay):
+        began = trio.current_time()
+        for _ in range(30):
+            session = await relay.session()
+            session.tell(GoawayReceived("https://relay.example/again"))
+        assert trio.current_time() - began > 10
+
+
+# Survival
+
+
+async def test_a_relay_that_refuses_us_is_tried_slowly(
+    autojump_clock: MockClock, archive: Archive
+) -> None:
+    relay = FakeRelay(*(RefusedError("unauthorized") for _ in range(6)))
+    async with recording(archive, relay) as studio:
+        await until(lambda: len(relay.tries) == 2)
+        assert "unauthorized" in studio.state.relay_trouble
+        await on_air(relay)
+        assert relay.tries[-1] > 0.75 * (10 + 20 + 40 + 80 + 160 + 300)
+
+
+async def test_announcements_that_end_alone_are_asked_for_again(
+    autojump_clock: MockClock, archive: Archive
+) -> None:
+    relay = FakeRelay()
+    async with recording(archive, relay):
+        session = await relay.session()
+        session.tell(AnnouncementsEnded(TV))
+        await until(lambda: session.announced == [TV, TV])
+        await trio.sleep(30)
+        assert session.announced == [TV, TV]
+
+
+async def test_a_stalled_publisher_is_asked_for_anew_before_the_session_is_given_up(
+    autojump_clock: MockClock, archive: Archive
+) -> None:
+    relay = FakeRelay()
+    async with recording(archive, relay) as studio:
+        session = await on_air(relay)
+        session.tell(group(session, 0))
+        await session.subscriptions(2)
+        session.tell(group(session, 1))
+        await studio.recorded(0, 1)
+        assert studio.state.connections == 1
+        assert studio.gaps() == []
+
+
+async def test_a_duplicate_subscription_gives_up_the_older_one_and_asks_soon(
+    autojump_clock: MockClock, archive: Archive
+) -> None:
+    relay = FakeRelay()
+    async with recording(archive, relay):
+        session = await on_air(relay)
+        first = session.number(VIDEO)
+        session.tell(group(session, 0), BroadcastAnnounced(TV, 2))
+        await session.subscriptions(2)
+        before = trio.current_time()
+        session.tell(TrackRefused(session.number(VIDEO), 0x19))
+        await session.subscriptions(3)
+        assert session.given_up[0] == first
+        assert trio.current_time() - before < 4
+
+
+async def test_a_machine_that_slept_connects_again_and_the_gap_says_so(
+    autojump_clock: MockClock, archive: Archive
+) -> None:
+    relay = FakeRelay()
+    naps = [0.0]
+    async with recording(archive, relay, slept=lambda: naps.pop() if naps else 0.0) as studio:
+        session = await on_air(relay)
+        session.tell(group(session, 0))
+        await studio.recorded(0)
+        naps.append(3600.0)
+        await session.closed.wait()
+        session = await on_air(relay)
+        session.tell(group(session, 9))
+        await until(studio.gaps)
+        assert studio.gaps() == [("1", "8")]
+        (gap,) = studio.records(GapRecord, VIDEO)
+        assert gap.reason == "the machine slept"
+
+
+def named(*tracks: str, kind: str = "video") -> bytes:
+    return msgspec.json.encode({kind: {"renditions": {track: {} for track in tracks}}})
