@@ -93,6 +93,16 @@ class FinishContainer(msgspec.Struct, frozen=True, tag=True):
     broadcast: str
 
 
+class CopyTrack(msgspec.Struct, frozen=True, tag=True):
+    broadcast: str
+    track: str
+
+
+class ReadCopy(msgspec.Struct, frozen=True, tag=True):
+    broadcast: str
+    track: str
+
+
 Command = (
     CreateBroadcast
     | CreateTrack
@@ -109,6 +119,8 @@ Command = (
     | OpenContainer
     | WriteContainer
     | FinishContainer
+    | CopyTrack
+    | ReadCopy
 )
 
 
@@ -119,5 +131,7 @@ class Confirmation(msgspec.Struct, frozen=True, omit_defaults=True):
     """The group that was made or read."""
     frames: tuple[bytes, ...] = ()
     """The frames that were read, base64 on the line."""
+    sequences: tuple[int, ...] = ()
+    """The groups that were copied; ``frames`` has the payload of each."""
     error: str = ""
     """Why it could not be done; empty: it was."""

@@ -32,6 +32,7 @@ from tools.loopback.commands import (
     Announce,
     Command,
     Confirmation,
+    CopyTrack,
     CreateBroadcast,
     CreateGroup,
     CreateTrack,
@@ -41,6 +42,7 @@ from tools.loopback.commands import (
     FinishTrack,
     OpenContainer,
     ReadCatalog,
+    ReadCopy,
     SetCatalogSection,
     Unannounce,
     WriteContainer,
@@ -172,6 +174,15 @@ class Publisher:
     def finish_container(self, broadcast: str) -> None:
         """End the container."""
         self._do(FinishContainer(broadcast))
+
+    def copy_track(self, broadcast: str, track: str) -> None:
+        """From now on, remember what is published of a track, importers' tracks included."""
+        self._do(CopyTrack(broadcast, track))
+
+    def copied(self, broadcast: str, track: str) -> dict[int, bytes]:
+        """Return the payload of each whole group that was copied, by its sequence."""
+        answer = self._do(ReadCopy(broadcast, track))
+        return dict(zip(answer.sequences, answer.frames, strict=True))
 
     def kill(self) -> None:
         """End the publisher without a farewell (SIGKILL)."""

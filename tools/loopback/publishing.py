@@ -14,6 +14,7 @@ from tools.loopback.commands import (
     Announce,
     Command,
     Confirmation,
+    CopyTrack,
     CreateBroadcast,
     CreateGroup,
     CreateTrack,
@@ -23,6 +24,7 @@ from tools.loopback.commands import (
     FinishTrack,
     OpenContainer,
     ReadCatalog,
+    ReadCopy,
     SetCatalogSection,
     Unannounce,
     WriteContainer,
@@ -47,6 +49,8 @@ class _Broadcasts:
         self._tracks: dict[tuple[str, str], moq.TrackProducer] = {}
         self._containers: dict[str, moq.ContainerStreamProducer] = {}
         self._groups: dict[tuple[str, str, int], moq.GroupProducer] = {}
+        self._copies: dict[tuple[str, str], dict[int, bytes]] = {}
+        self._copying: set[asyncio.Task[None]] = set()
 
     async def carry_out(self, command: Command) -> Confirmation:
         match command:
@@ -65,6 +69,11 @@ class _Broadcasts:
                 self._track(command)
             case OpenContainer() | WriteContainer() | FinishContainer():
                 self._container(command)
+            case CopyTrack():
+                await self._copy(command.broadcast, command.track)
+            case ReadCopy():
+                copy = self._copies[command.broadcast, command.track]
+                return Confirmation(sequences=tuple(copy), frames=tuple(copy.values()))
             case ReadCatalog():
                 return await self._read_catalog(command.broadcast)
             case _:
@@ -137,6 +146,18 @@ class _Broadcasts:
 
     def _forget_group(self, command: FinishGroup | AbortGroup) -> None:
         del self._groups[command.broadcast, command.track, command.sequence]
+
+    async def _copy(self, broadcast: str, track: str) -> None:
+        consumer = await self._broadcasts[broadcast].consume().subscribe_track(track)
+        copy = self._copies[broadcast, track] = {}
+
+        async def copy_groups() -> None:
+            with contextlib.suppress(moq.Error):
+                while (group := await consumer.recv_group()) is not None:
+                    frames = [frame.payload async for frame in group]
+                    copy[group.sequence] = b"".join(frames)
+
+        self._copying.add(asyncio.create_task(copy_groups()))
 
     async def _read_catalog(self, broadcast: str) -> Confirmation:
         consumer = await self._broadcasts[broadcast].consume().subscribe_track("catalog.json")
