@@ -85,7 +85,8 @@ class UdpEndpoint:
                 if end:  # the error belongs to an earlier send; it will come again
                     break
                 raise
-            if not count:  # an empty datagram is no QUIC packet
+            if not count:  # an empty datagram is no QUIC packet, but it takes its time
+                limit -= 1
                 continue
             segment = _segment_size(ancillary) or count
             joined = end > start and (segment == size or (count == segment < size))

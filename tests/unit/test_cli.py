@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
 
+import casfs.cli
 from casfs import errors
 from casfs.cli.options import Duration, Instant, RootFlags, parse_range
 from casfs.cli.output import format_bytes, printable
@@ -153,3 +155,20 @@ def test_closed_standard_descriptors_are_no_place_for_files(tmp_path: Path) -> N
         )
         == 0
     )
+
+
+def test_an_interrupt_while_the_program_is_being_imported_ends_it_quietly(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real_import = builtins.__import__
+
+    def interrupted(name: str, *arguments: Any, **options: Any) -> object:
+        if name == "casfs.cli.program":
+            raise KeyboardInterrupt
+        return real_import(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", interrupted)
+    with pytest.raises(SystemExit) as end:
+        casfs.cli.main([])
+    assert end.value.code == 130
+    assert capsys.readouterr() == ("", "")

@@ -68,12 +68,14 @@ def running_relay(
     certificate: str | None = None,
     key: str | None = None,
     cache_bytes: int | None = None,
+    tokens: str | None = None,
 ) -> Iterator[Relay]:
     """Run a relay for the time of the context; it is gone afterwards, whatever happened.
 
     ``port`` 0 takes a free one. Sessions whose URL has one of the paths in ``reject`` are refused
     (403). Without ``certificate`` and ``key`` (PEM files) it makes its own, self-signed, for
-    localhost. ``cache_bytes`` bounds what it remembers of old groups.
+    localhost. ``cache_bytes`` bounds what it remembers of old groups. Without a token (``?jwt=``)
+    that is a line of the file ``tokens`` nobody is let in, or stays.
 
     Raises:
         LoopbackError: it did not start.
@@ -85,6 +87,8 @@ def running_relay(
         arguments += ["--certificate", certificate, "--key", key]
     if cache_bytes is not None:
         arguments += ["--cache-bytes", str(cache_bytes)]
+    if tokens is not None:
+        arguments += ["--tokens", tokens]
     with LineProcess("tools.loopback.relay", arguments) as process:
         ready = msgspec.json.decode(process.receive(START_TIMEOUT), type=RelayReady)
         yield Relay(process, ready)
@@ -106,6 +110,7 @@ def main() -> None:
     parser.add_argument(
         "--cache-bytes", type=int, default=None, metavar="N", help="bound of what is remembered"
     )
+    parser.add_argument("--tokens", metavar="FILE", help="tokens that open it, one a line")
     arguments = msgspec.convert(vars(parser.parse_args()), RelayArguments)
     run_service(lambda lines: serve(arguments, lines))
 

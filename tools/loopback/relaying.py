@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
 
 import moq
 import msgspec
@@ -26,16 +27,36 @@ class RelayArguments(msgspec.Struct, frozen=True):
     certificate: str | None
     key: str | None
     cache_bytes: int | None
+    tokens: str | None
 
 
-async def _answer(request: moq.Request, rejected: frozenset[str]) -> None:
-    """Serve one client until it leaves."""
+_TOKEN_LOOK = 0.1
+"""How often we look, in seconds, whether a token still holds."""
+
+
+async def _answer(request: moq.Request, rejected: frozenset[str], tokens: str | None) -> None:
+    """Serve one client until it leaves, or its token is good no more."""
     with contextlib.suppress(moq.Error):
-        if request.path in rejected:
+        query = request.query
+        if request.path in rejected or not _opens(query, tokens):
             await request.reject(403)
             return
         session = await request.accept()
-        await session.closed()
+        closed = asyncio.ensure_future(session.closed())
+        while tokens is not None and _opens(query, tokens) and not closed.done():
+            await asyncio.wait({closed}, timeout=_TOKEN_LOOK)
+        if tokens is not None and not closed.done():
+            session.cancel(2)
+        await closed
+
+
+def _opens(query: str | None, tokens: str | None) -> bool:
+    """Say whether the query holds one of the tokens in the file."""
+    if tokens is None:
+        return True
+    given = dict(parse_qsl(query or "")).get("jwt")
+    with open(tokens, encoding="utf-8") as file:
+        return given in file.read().split()
 
 
 async def serve(arguments: RelayArguments, lines: AsyncIterator[bytes]) -> None:
@@ -71,6 +92,6 @@ async def _accept(arguments: RelayArguments) -> None:
         fingerprint = server.cert_fingerprints()[0]
         say(RelayReady(f"https://{server.local_addr}", fingerprint, os.getpid()))
         async for request in server:
-            task = asyncio.create_task(_answer(request, rejected))
+            task = asyncio.create_task(_answer(request, rejected, arguments.tokens))
             sessions.add(task)
             task.add_done_callback(sessions.discard)

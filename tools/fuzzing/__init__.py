@@ -1,0 +1,1 @@
+"""Whatever a relay says: tools/fuzz."""
