@@ -7,6 +7,7 @@ drops, repeats, swaps and changes datagrams, and has some of its own.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import trio
@@ -106,7 +107,8 @@ def _act(relay: FakeRelay, move: Move) -> None:
                 head = BIDI_PREFIX if prefix is None else prefix
                 relay.open(head + move.data, uni=False, end=move.end)
             case "capsule" if relay.h3 is not None and not move.end:
-                relay.send_capsule(move.data)
+                with contextlib.suppress(RuntimeError):  # the stream was ended by another move
+                    relay.send_capsule(move.data)
             case "datagram":
                 quic.send_datagram_frame(bytes([move.number]) + move.data)
             case "write" | "reset" | "stop":
