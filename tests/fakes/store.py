@@ -94,8 +94,11 @@ def row_known(row: GroupRow) -> Known:
     return Known(row.track, row.epoch, row.sequence, row.hash, row.complete)
 
 
-def crash(writer: BroadcastWriter) -> None:
-    """Let go of everything as a killed process does: no stop, no heads, lines as they are."""
+def crash(writer: BroadcastWriter, *, whole: bool = True) -> None:
+    """Let go of everything as a killed process does: no stop, no heads, lines as they are.
+
+    ``whole``: the disk still answers.
+    """
     for journal in writer._journals.values():
         if journal._descriptor is not None:
             os.close(journal._descriptor)
@@ -108,7 +111,7 @@ def crash(writer: BroadcastWriter) -> None:
         # Closing the lock of the temporaries twice is the one thing that a dead process cannot do.
         writer._resources.close()
     os.close(lock)
-    assert os.path.isdir(temporary)
+    assert os.path.isdir(temporary) or not whole
 
 
 def contents(archive: Archive, *, index: bool = True) -> list[Known]:

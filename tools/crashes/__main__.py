@@ -78,13 +78,13 @@ def run(arguments: Arguments) -> Iterator[Row]:
     """Run what was asked for."""
     rounds = arguments.rounds or _ROUNDS[arguments.campaign]
     filesystems = FILESYSTEMS if arguments.filesystem == "both" else (arguments.filesystem,)
-    variants = [one for one in VARIANTS if one.name in (arguments.variant or [one.name])]
+    chosen = [one for one in VARIANTS if one.name in (arguments.variant or ())] or None
     match arguments.campaign:
         case "power":
-            return power(filesystems, rounds, arguments.seed, variants)
+            return power(filesystems, rounds, arguments.seed, chosen or VARIANTS)
         case "broken":
             writers = arguments.writer or list(BROKEN)
-            return broken(filesystems, rounds, arguments.seed, writers, variants)
+            return broken(filesystems, rounds, arguments.seed, writers, chosen)
         case "kill":
             return kill(rounds)
         case _:

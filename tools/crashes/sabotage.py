@@ -94,3 +94,9 @@ BROKEN: dict[str, Callable[[], Callable[[], None]]] = {
 - no-directory-sync: never makes a name durable.
 - early-acknowledgement: acknowledges a group, and only then syncs its manifest lines.
 """
+
+SHOWN_BY: dict[str, tuple[str, ...]] = {"no-directory-sync": ("two-disks",)}
+"""The variants (`tools.crashes.power.VARIANTS`) that can show what a writer does; else all can.
+
+On one filesystem the sync of a manifest line writes the journal that holds the rename, too.
+"""
