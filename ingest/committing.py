@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from casfs.archive import BroadcastWriter
+    from casfs.follower import Follower
     from casfs.index.mirror import Mirror
     from ingest.keeper import Delivery, Keeper
     from ingest.state import RecorderState
@@ -39,7 +40,7 @@ class CommitQueue:
         self,
         keeper: Keeper,
         writer: BroadcastWriter,
-        mirror: Mirror,
+        mirror: Mirror | Follower,
         state: RecorderState,
         *,
         most_bytes: int = 128 << 20,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from casfs.errors import ConnectError, NotFoundError
+from casfs.follower import Follower
 from casfs.names import name_bytes
 from ingest.display import show_recorder
 from ingest.moq.negotiation import offer
@@ -39,7 +40,7 @@ def record_in_foreground(
     for name in (options.broadcast, *options.tracks):
         name_bytes(name)
     state = RecorderState(broadcast=options.broadcast, relay=origin)
-    with contextlib.closing(archive.mirror()) as mirror:
+    with contextlib.closing(Follower(archive)) as mirror:
         with archive.writer(options.broadcast, relay=origin) as writer:
             recorder = Recorder(options, writer, mirror, state)
             try:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from casfs.archive import BroadcastWriter
+    from casfs.follower import Follower
     from casfs.index.mirror import Mirror
     from ingest.state import RecorderState
 
@@ -137,7 +138,7 @@ class Recorder:
         self,
         options: RecordOptions,
         writer: BroadcastWriter,
-        mirror: Mirror,
+        mirror: Mirror | Follower,
         state: RecorderState,
         *,
         clock: Callable[[], int] = time.time_ns,

@@ -155,8 +155,8 @@ def rebuild(
     Raises StorageError, IndexFault.
     """
     beside = f"{path}.{os.getpid()}.new"
-    _remove(beside)
     try:
+        _remove(beside)
         index = Index.open(beside, store)
         with contextlib.closing(index):
             total = 0
@@ -174,7 +174,9 @@ def rebuild(
     except OSError as error:
         raise storage_error(error, "rebuilding the index", path) from error
     finally:
-        _remove(beside)
+        # Where the disk is gone, so is what we would remove.
+        with contextlib.suppress(OSError):
+            _remove(beside)
     return total
 
 

@@ -39,6 +39,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "admission": _GROUND | {"roots", "manifests", "heads"},
     "index": _STORES - {"objects"} | {"media"},
     "archive": _ARCHIVE - {"archive"},
+    "follower": _ARCHIVE,
     "verify": _ARCHIVE,
     "show": _ARCHIVE,
     "export": _ARCHIVE,

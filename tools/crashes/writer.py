@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from casfs.archive import Archive, Group
 from casfs.errors import CasfsError, StorageError
+from casfs.follower import Follower
 from casfs.objects.commit import LocalCommitter
 from casfs.roots import Roots
 from casfs.timestamps import parse_time
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from casfs.archive import BroadcastWriter
-    from casfs.index.mirror import Mirror
 
 _BATCHES_EACH = 8
 """How often the index is kept in step; it is not what is cut here, and its syncs make it rarer."""
@@ -46,6 +46,7 @@ class Arguments(Struct, frozen=True):
     broken: str | None
     stepwise: bool
     one_thread: bool
+    index: str | None
 
 
 def payload(sequence: int) -> bytes:
@@ -81,8 +82,8 @@ def main() -> int:
         # So the nth call of a kind is the same in each run.
         setattr(LocalCommitter, "in_parallel", _one_by_one)  # noqa: B010
     try:
-        archive = Archive(Roots.of(arguments.cas, arguments.manifests))
-        mirror = archive.mirror()
+        archive = Archive(Roots.of(arguments.cas, arguments.manifests), index_path=arguments.index)
+        mirror = Follower(archive)
         with archive.writer(arguments.broadcast) as writer:
             say("recording")
             record(arguments, writer, mirror, after)
@@ -96,7 +97,7 @@ def main() -> int:
 
 
 def record(
-    arguments: Arguments, writer: BroadcastWriter, mirror: Mirror, after: Callable[[], None]
+    arguments: Arguments, writer: BroadcastWriter, mirror: Follower, after: Callable[[], None]
 ) -> None:
     """Commit one batch after the other; raises StorageError unless stepwise."""
     sequence = arguments.first
@@ -137,6 +138,7 @@ def parse_arguments() -> Arguments:
     parser.add_argument("--broken", choices=BROKEN)
     parser.add_argument("--stepwise", action="store_true")
     parser.add_argument("--one-thread", action="store_true")
+    parser.add_argument("--index")
     return Arguments(**vars(parser.parse_args()))
 
 
