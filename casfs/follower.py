@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from casfs.index.mirror import Mirror
 
 _LOG = logging.getLogger(__name__)
+_NICE = 5
 
 
 class _Request(Struct, frozen=True):
@@ -132,6 +133,8 @@ def main(cas: str, manifests: str, index_path: str) -> int:
     # Who is asked to stop is the recorder: it still has its last lines applied.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    # Commits come first, readers do without.
+    os.nice(_NICE)
     # The parent says what is wrong, from the answers.
     logging.disable(logging.WARNING)
     mirror: Mirror | None = None

@@ -9,7 +9,6 @@ holds what a first one lacks.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import urllib.parse
@@ -19,9 +18,9 @@ import sqlite_utils
 from msgspec import Struct
 
 from casfs.digest import Digest
-from casfs.durable import open_directory
 from casfs.index.applying import JournalRows, Standing
 from casfs.index.expiring import ExpiredHours, apply_expiries, forget_expiries
+from casfs.index.replacement import replacement_lock
 from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary, group_row
 from casfs.index.schema import SCHEMA_VERSION, create_tables
 from casfs.manifests.record import GroupRecord, Line, Position, Record
@@ -37,6 +36,8 @@ IndexFault = sqlite3.Error
 
 _BUSY_SECONDS = 30.0
 _PAGE = 1000
+_LOG_BYTES = 16 << 20
+_LOG_WAIT_MILLISECONDS = 500
 _GROUP_COLUMNS = (
     "j.number, j.broadcast, j.track, g.n, g.epoch, g.sequence, g.hash, g.offset, g.size,"
     " g.received_start, g.received_end, g.complete, g.init"
@@ -145,6 +146,23 @@ class Index:
     def settle(self) -> None:
         """Bring the write-ahead log home, so that the one file holds everything."""
         self._connection.execute("pragma wal_checkpoint(truncate)")
+
+    def shorten_log(self, most: int = _LOG_BYTES) -> None:
+        """Bring a write-ahead log of more than ``most`` bytes home and cut it off.
+
+        SQLite does that by itself while nobody reads. Where there is always a reader, someone must
+        wait for the moment in which none needs the log; if it does not come at once, next time.
+        """
+        try:
+            if os.stat(f"{self._path}-wal").st_size <= most:
+                return
+        except OSError:
+            return
+        self._connection.execute(f"pragma busy_timeout = {_LOG_WAIT_MILLISECONDS}")
+        try:
+            self._connection.execute("pragma wal_checkpoint(truncate)").fetchall()
+        finally:
+            self._connection.execute(f"pragma busy_timeout = {int(_BUSY_SECONDS * 1000)}")
 
     @contextlib.contextmanager
     def filling(self) -> Iterator[None]:
@@ -461,21 +479,6 @@ class Index:
 
     def _one(self, query: str, values: Sequence[object]) -> Any:  # noqa: ANN401  a row of SQLite
         return self._connection.execute(query, values).fetchone()
-
-
-@contextlib.contextmanager
-def replacement_lock(path: str, *, exclusive: bool) -> Iterator[None]:
-    """Keep an index from being replaced while it is opened: its log would outlive its file.
-
-    Raises sqlite3.OperationalError if the directory cannot be opened.
-    """
-    with contextlib.ExitStack() as held:
-        try:
-            descriptor = held.enter_context(open_directory(os.path.dirname(path) or "."))
-            fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-        except OSError as error:
-            raise sqlite3.OperationalError(str(error)) from error
-        yield
 
 
 def _check(connection: sqlite3.Connection, store: str) -> None:

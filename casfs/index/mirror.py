@@ -17,7 +17,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from casfs.errors import CasfsError, storage_error
-from casfs.index.index import Index, IndexFault, replacement_lock
+from casfs.index.index import Index, IndexFault
+from casfs.index.replacement import replacement_lock
 from casfs.manifests.chain import JournalReader, PositionLostError
 from casfs.manifests.layout import JournalPlace, all_journals
 from casfs.manifests.record import Line, Position
@@ -73,6 +74,7 @@ class Mirror:
                 # It may be new, or lag for other reasons: journals that nobody records, too.
                 places = None
             applied = catch_up(self._index, self._root, places, head_of=self._head_of)
+            self._index.shorten_log()
         except (IndexFault, CasfsError) as error:
             if isinstance(error, IndexFault) and not isinstance(error, sqlite3.OperationalError):
                 # Not locked, full or forbidden, but damaged inside: opening it again will not help.

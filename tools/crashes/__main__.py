@@ -4,6 +4,8 @@
           must be there byte for byte, verify sound, and the writer go on
   kill    SIGKILL at each system call of a commit
   errors  EIO and ENOSPC at each system call of a commit that can fail for the disk's sake
+  upkeep  SIGKILL, and a power cut on ext4 and XFS, at each step of quarantine, expire, collect,
+          deletion and restore
   broken  the power campaign over writers that are broken on purpose: each must be caught
 
 Exit codes: 0 every promise was kept (broken: every writer was caught) · 1 not so, or it could not
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from tools.crashes.disk import FILESYSTEMS, UnavailableError
+from tools.crashes.keeping import upkeep
 from tools.crashes.power import VARIANTS, broken, power
 from tools.crashes.results import as_json, as_table, say
 from tools.crashes.sabotage import BROKEN
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
     from tools.crashes.results import Row
 
-_ROUNDS = {"power": 20, "kill": 2, "errors": 2, "broken": 60}
+_ROUNDS = {"power": 20, "kill": 2, "errors": 2, "upkeep": 2, "broken": 60}
 
 
 class Arguments(Struct, frozen=True):
@@ -87,6 +90,8 @@ def run(arguments: Arguments) -> Iterator[Row]:
             return broken(filesystems, rounds, arguments.seed, writers, chosen)
         case "kill":
             return kill(rounds)
+        case "upkeep":
+            return upkeep(filesystems, rounds)
         case _:
             return errors(rounds)
 
@@ -105,7 +110,8 @@ def parse_arguments() -> Arguments:
         metavar="N",
         help="power: cuts of each variant on each filesystem (20); kill, errors: passes over all "
         "system calls of a commit, the first commit of a process and later ones in turn (2); "
-        "broken: the most cuts of each writer (60)",
+        "upkeep: 1 without the cuts that write the journal last (2); broken: the most cuts of each "
+        "writer (60)",
     )
     parser.add_argument(
         "--filesystem", choices=[*FILESYSTEMS, "both"], default="both", help="power, broken (both)"
