@@ -165,6 +165,8 @@ def restore(
     with contextlib.ExitStack() as held:
         if act:
             held.enter_context(lock_expiries(archive.roots))
+            # Whoever restored before may have been killed before the index knew of it.
+            refresh_index(archive)
         survey = held.enter_context(_Survey(archive, strict=False))
         restorer = _Restorer(archive, survey.index, act=act)
         try:
