@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from casfs.index.index import Index
+    from casfs.manifests.layout import JournalPlace
     from casfs.manifests.record import Record
 
 _SHOWN = f"journal = ? and received_start / {HOUR} = ? and current and not expired"
@@ -185,6 +186,21 @@ def is_needed(index: Index, digest: Digest) -> bool:
 def _bounds(shard: str) -> tuple[bytes, bytes]:
     prefix = bytes.fromhex(shard)
     return prefix.ljust(32, b"\x00"), prefix.ljust(32, b"\xff")
+
+
+def objects_around(index: Index, place: JournalPlace, start: int, end: int) -> set[Digest]:
+    """Return the objects that any record of a journal's broadcast names, received then (ns UTC).
+
+    Raises `IndexFault`.
+    """
+    found: set[Digest] = set()
+    for digests in index.select(
+        "select hash, init from groups where received_start between ? and ? and number ="
+        " (select number from journals where place = ?)",
+        (start, end, str(place)),
+    ):
+        found.update(Digest(digest.hex()) for digest in digests if digest is not None)
+    return found
 
 
 def hours_naming(index: Index, number: int, digest: Digest) -> set[int]:

@@ -81,6 +81,19 @@ def holdings(index: Index) -> list[Holding]:
     return [_holding(index, broadcast) for broadcast in index.broadcasts()]
 
 
+def received_bytes(index: Index, since: int) -> tuple[int, int | None]:
+    """Return the bytes of all objects with a group received since then, and the earliest instant.
+
+    Nanoseconds UTC; expired groups count. Raises `IndexFault`.
+    """
+    (row,) = index.select(
+        "select coalesce(sum(size), 0), min(first) from (select max(offset + size) as size,"
+        " min(received_start) as first from groups where received_start >= ? group by hash)",
+        (since,),
+    )
+    return row[0], row[1]
+
+
 def _holding(index: Index, broadcast: BroadcastRow) -> Holding:
     number = broadcast.number
     seals = [

@@ -12,6 +12,7 @@ import pytest
 
 from casfs import collect as collecting
 from casfs.archive import Archive
+from casfs.collect import collect
 from casfs.digest import digest_of
 from casfs.errors import (
     CasfsError,
@@ -20,10 +21,12 @@ from casfs.errors import (
     ForeignRootError,
     NotInitialisedError,
     UnsupportedFormatError,
+    UsageError,
 )
 from casfs.expiries import lock_expiries
 from casfs.manifests.record import StopRecord
 from casfs.roots import Roots
+from casfs.survey import Survey
 from casfs.timestamps import DAY, HOUR
 from tests.fakes.hours import (
     LATER,
@@ -229,6 +232,46 @@ def test_no_silent_delete_where_a_record_may_be_lost(
     assert everything_below(archive.roots.cas) == before
 
 
+def test_damage_that_is_accepted_by_its_name_protects_what_it_may_concern(
+    archive: Archive,
+) -> None:
+    record_hours(
+        archive, [[hour_group(hour, bytes([hour]) * 9)] for hour in range(6)], broadcast="more"
+    )
+    (path,) = segments(journal_directory(archive, "more", "video0.m4s"))
+    flip_bit(path, sum(map(len, _lines(path)[:2])) + 40)
+    expire_all(archive)
+    with pytest.raises(DamageError) as raised:
+        collect_all(archive)
+    assert raised.value.advice is not None
+    name = raised.value.advice.split()[-1].strip("'")
+    assert name.startswith("more/video0.m4s/2026-11-22.000.jsonl@")
+    for names, orphans in (([name, f"{name}0"], False), ([name], True)):
+        with pytest.raises(UsageError):
+            collect(archive, grace=DAY, act=True, clock=Clock(LATER), accept=names, orphans=orphans)
+    before = stored(archive)
+    outcome = collect(archive, grace=DAY, act=True, clock=Clock(LATER), accept=[name])
+    # The line of hour 1 is lost; those beside it, and an hour more, stay.
+    gone = {str(digest_of(bytes([hour]) * 9)) for hour in (4, 5)}
+    near = {str(digest_of(bytes([hour]) * 9)) for hour in range(4)}
+    assert near <= stored(archive)
+    assert gone <= in_trash(archive)
+    assert before == stored(archive) | in_trash(archive)
+    assert outcome.protected == 3, "the object of the lost line is named by none"
+    with pytest.raises(DamageError):
+        collect_all(archive, now=LATER + 30 * DAY)
+
+
+def test_damage_to_what_was_decided_cannot_be_accepted(archive: Archive) -> None:
+    expire_all(archive)
+    damage_a_decision(archive)
+    (path,) = segments(os.path.join(archive.roots.manifests, ".casfs", "expired", "tv"))
+    name = f".casfs/expired/tv/{os.path.basename(path)}@{len(_lines(path)[0])}"
+    with pytest.raises(DamageError) as raised:
+        collect(archive, grace=DAY, act=True, clock=Clock(LATER), accept=[name])
+    assert "accept" not in str(raised.value)
+
+
 # wrong-disk-refused
 
 
@@ -303,8 +346,8 @@ def test_a_collector_that_did_not_read_the_tails_would_be_found_out(
 ) -> None:
     expire_all(archive)
     with committed_before_the_lock(archive, OLD, monkeypatch), monkeypatch.context() as patch:
-        survey = collecting._Survey(archive, strict=True).__enter__()
-        patch.setattr(collecting, "_Survey", lambda *_, **__: contextlib.nullcontext(survey))
+        survey = Survey(archive, strict=True).__enter__()
+        patch.setattr(collecting, "Survey", lambda *_, **__: contextlib.nullcontext(survey))
         patch.setattr(survey, "refresh", lambda: None)
         collect_all(archive)
         survey.__exit__()
@@ -317,6 +360,7 @@ WRITER = """
 import sys
 from casfs.archive import Archive, Group
 from casfs.roots import Roots
+from casfs.survey import Survey
 
 cas, manifests, broadcast, step = sys.argv[1:]
 with Archive(Roots.of(cas, manifests)).writer(broadcast) as writer:

@@ -82,6 +82,19 @@ def test_by_free_space_what_will_go_anyway_counts_as_free(
     assert hours(archive, policy) == [2, 3]
 
 
+def test_by_free_space_what_will_come_counts_as_taken(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiring, "disk_space", lambda _: DiskSpace(1000, 100))
+    now = NOON + 5 * HOUR
+    # Fifty bytes in five hours, less the millisecond before the first group.
+    for ahead, expected in ((0, []), (1, [0]), (2, [0, 1]), (1000, [0, 1, 2, 3, 4])):
+        policy = Policy(min_free=100, ahead=ahead * HOUR)
+        assert hours(archive, policy, now=now) == expected
+    # Who recorded nothing lately does not grow.
+    assert hours(archive, Policy(min_free=100, ahead=1000 * HOUR), now=LATER) == []
+
+
 def test_what_rules_keep_stays(archive: Archive) -> None:
     assert hours(archive, Policy(older_than=0, keep_last=2)) == [0, 1, 2]
     assert hours(archive, Policy(older_than=0, keep_daily=frozenset({13, 15}))) == [0, 2, 4]

@@ -48,7 +48,8 @@ LAYERS: dict[str, frozenset[str]] = {
     "trash": _GROUND | {"roots", "objects"},
     "expiries": _ARCHIVE | {"retention"},
     "expire": _ARCHIVE | {"retention", "trash", "expiries"},
-    "collect": _ARCHIVE | {"retention", "trash", "expiries", "expire"},
+    "survey": _ARCHIVE | {"retention", "trash", "expiries", "expire"},
+    "collect": _ARCHIVE | {"retention", "trash", "expiries", "expire", "survey"},
     "mount": _ARCHIVE | {"systemd"},
     "cli": _ARCHIVE
     | {"config", "verify", "show", "export", "adopt", "mount"}
@@ -393,7 +394,7 @@ RULES = (
         lambda module: _imports(
             module,
             *("casfs.expiries", "casfs.expire", "casfs.collect"),
-            allowed_in=frozenset({"casfs.cli", "casfs.expire", "casfs.collect"}),
+            allowed_in=frozenset({"casfs.cli", "casfs.expire", "casfs.survey", "casfs.collect"}),
         ),
         breaks=(
             ("casfs.mount.tree", "from casfs.collect import collect"),
