@@ -17,7 +17,7 @@ from casfs.index.expiring import objects_around
 from casfs.index.index import Index
 from casfs.manifests.chain import JournalReader, PositionLostError
 from casfs.manifests.layout import all_journals
-from casfs.manifests.record import Line, Record
+from casfs.manifests.record import GroupRecord, Line, Record
 from casfs.timestamps import HOUR, parse_time
 
 if TYPE_CHECKING:
@@ -100,15 +100,15 @@ class Survey:
     def _windowed(
         self, place: JournalPlace, items: Iterable[Line | Fault]
     ) -> Iterator[Line | Fault]:
-        """Pass the items on; note between which instants the lines of accepted damage were made."""
+        """Pass the items on; note between which receptions lines are lost to accepted damage."""
         last, broken = 0, False
         for item in items:
             if isinstance(item, Line):
-                if isinstance(item.record, Record):
-                    now = parse_time(item.record.time)
+                if isinstance(item.record, GroupRecord):
+                    received = parse_time(item.record.received_start)
                     if broken:
-                        self._windows.append((place, last, now))
-                    last, broken = now, False
+                        self._windows.append((place, min(last, received), max(last, received)))
+                    last, broken = received, False
             elif self._strict and self._takes(place, item):
                 broken = True
             yield item

@@ -262,6 +262,27 @@ def test_damage_that_is_accepted_by_its_name_protects_what_it_may_concern(
         collect_all(archive, now=LATER + 30 * DAY)
 
 
+def test_damage_before_the_first_group_protects_all_that_was_received_before_the_next(
+    archive: Archive,
+) -> None:
+    """As in an import: what was received long ago is recorded now."""
+    record_hours(
+        archive,
+        [[hour_group(hour - 5000, bytes([hour]) * 9, sequence=hour)] for hour in range(6)],
+        broadcast="more",
+    )
+    (path,) = segments(journal_directory(archive, "more", "video0.m4s"))
+    offset = len(_lines(path)[0])
+    flip_bit(path, offset + 40)
+    expire_all(archive)
+    name = f"more/video0.m4s/{os.path.basename(path)}@{offset}"
+    collect(archive, grace=DAY, act=True, clock=Clock(LATER), accept=[name])
+    left = {str(digest_of(bytes([hour]) * 9)) for hour in range(3)}
+    gone = {str(digest_of(bytes([hour]) * 9)) for hour in range(3, 6)}
+    assert left <= stored(archive)
+    assert gone <= in_trash(archive)
+
+
 def test_damage_to_what_was_decided_cannot_be_accepted(archive: Archive) -> None:
     expire_all(archive)
     damage_a_decision(archive)
