@@ -295,7 +295,9 @@ class _Restorer:
         self._archive = archive
         self._index = index
         self._act = act
-        self._trash = {item.digest: item.path for item in trashed(archive.roots.cas)}
+        self._trash: dict[Digest, list[str]] = {}
+        for item in trashed(archive.roots.cas):
+            self._trash.setdefault(item.digest, []).append(item.path)
 
     def restore(
         self, holding: Holding, selection: Selection, clock: Callable[[], int]
@@ -340,10 +342,12 @@ class _Restorer:
         stored = self._archive.objects.path(digest)
         if os.path.lexists(stored):
             return True
-        path = self._trash.get(digest)
-        if path is None or not self._act:
-            return path is not None
-        if not _is_sound(path, digest):
+        paths = self._trash.get(digest, [])
+        if not self._act:
+            return bool(paths)
+        # It may have been thrown away more than once, and not every copy be sound.
+        path = next((path for path in reversed(paths) if _is_sound(path, digest)), None)
+        if path is None:
             return False
         with _exclusive(self._archive, digest[:2]) as descriptor:
             if not os.path.lexists(stored):
