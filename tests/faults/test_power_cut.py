@@ -40,9 +40,9 @@ def test_what_was_acknowledged_survives_a_power_cut(filesystem: str, variant: Va
     assert row.kept >= 6 * variant.writers
 
 
-@pytest.mark.parametrize("writer", ["no-sync", "no-directory-sync"])
+@pytest.mark.parametrize("writer", ["no-sync", "no-directory-sync", "rename-first"])
 @pytest.mark.parametrize("filesystem", FILESYSTEMS)
-def test_a_writer_that_omits_a_sync_does_not_survive_it(filesystem: str, writer: str) -> None:
+def test_a_writer_that_is_broken_does_not_survive_it(filesystem: str, writer: str) -> None:
     """So the cut is one, and the test above could fail."""
     row = run(broken([filesystem], rounds=3, seed=7, writers=[writer]))
     assert row.passed, row.verdict

@@ -6,7 +6,8 @@ writers that are broken on purpose (`tools.crashes.sabotage`) shows what it woul
 
 A round is cut in the middle of everything, or **at rest**: right after an acknowledgement, with a
 writer that waits, and the journal is not written. Then nothing but the writer's own syncs can have
-made the last groups durable, so whoever omits one is caught.
+made the last groups durable, so whoever omits one is caught. Or **at a rename**, with the journal
+written: then whatever gave an object its name before its data was durable is caught.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from tools.crashes.promises import (
 )
 from tools.crashes.recording import Recording
 from tools.crashes.results import Row, found_in, say
-from tools.crashes.sabotage import SHOWN_BY
+from tools.crashes.sabotage import AT_RENAME, SHOWN_BY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -118,11 +119,18 @@ class Site:
         return any(disk.free < _LEAST_FREE for disk in self.disks)
 
     def round(
-        self, chance: random.Random, broken: str | None = None, *, at_rest: bool = False
+        self,
+        chance: random.Random,
+        broken: str | None = None,
+        *,
+        at_rest: bool = False,
+        at_rename: bool = False,
     ) -> list[Violation]:
         """Write, cut the power, mount again; return what was promised and is not so."""
         options = ["--first", str(self._next), "--batch", str(chance.choice(_BATCHES))]
-        if at_rest:
+        if at_rename:
+            options += ["--cut-at-rename", *(str(disk.path) for disk in self.disks)]
+        elif at_rest:
             options.append("--stepwise")
         if broken is not None:
             options += ["--broken", broken]
@@ -135,9 +143,9 @@ class Site:
             if at_rest:
                 for recording in recordings * chance.randint(1, _STEPS):
                     recording.step()
-            else:
+            elif not at_rename:
                 time.sleep(chance.uniform(0, _WRITING_SECONDS))
-            instant = self._cut(chance, at_rest=at_rest)
+            instant = time.monotonic_ns() if at_rename else self._cut(chance, at_rest=at_rest)
             ends = [recording.finish() for recording in recordings]
             problems: list[Violation] = []
             for recording, recorded, end in zip(recordings, begun, ends, strict=True):
@@ -229,7 +237,7 @@ def broken(
     """Cut broken writers until each is caught, ``rounds`` times at most, variants in turn.
 
     Without ``variants`` each is cut in those that can show what it does. Every other round, the
-    first one too, is cut at rest.
+    first one too, is cut at rest, or at a rename for whoever that shows.
     """
     for filesystem, name in itertools.product(filesystems, writers):
         chance = random.Random(seed)
@@ -238,7 +246,10 @@ def broken(
         shown_by = variants or [one for one in VARIANTS if one.name in SHOWN_BY.get(name, one.name)]
         for done, variant in zip(range(1, rounds + 1), itertools.cycle(shown_by), strict=False):
             with Site(filesystem, variant) as site:
-                violated = site.round(chance, name, at_rest=done % 2 == 1)
+                at_rename = name in AT_RENAME and done % 2 == 1
+                violated = site.round(
+                    chance, name, at_rest=done % 2 == 1 and not at_rename, at_rename=at_rename
+                )
                 problems = [item for item in violated if item.promise in CAUGHT]
                 kept += sum(map(len, site.kept.values()))
                 events += variant.disks

@@ -100,3 +100,6 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {"no-directory-sync": ("two-disks",)}
 
 On one filesystem the sync of a manifest line writes the journal that holds the rename, too.
 """
+
+AT_RENAME = frozenset({"rename-first"})
+"""Those who are wrong only while an object is on its way, and right again once they acknowledge."""

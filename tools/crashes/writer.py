@@ -3,12 +3,14 @@
 It runs as ``python -m tools.crashes.writer``. Lines on stdout: ``recording``, ``kept INSTANT
 SEQUENCE ...`` for each batch (nanoseconds, monotonic), ``failed MESSAGE``, ``stopped``. It ends
 with the exit code of the error that it could not go on after. With ``--stepwise`` it makes one
-attempt for each line on stdin, at the same batch again after a failure, until stdin ends.
+attempt for each line on stdin, at the same batch again after a failure, until stdin ends. With
+``--cut-at-rename`` it cuts the power of those disks itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -19,8 +21,10 @@ from casfs.archive import Archive, Group
 from casfs.errors import CasfsError, StorageError
 from casfs.follower import Follower
 from casfs.objects.commit import LocalCommitter
+from casfs.objects.local import OBJECTS
 from casfs.roots import Roots
 from casfs.timestamps import parse_time
+from tools.crashes.disk import shut_down
 from tools.crashes.sabotage import BROKEN
 
 if TYPE_CHECKING:
@@ -47,6 +51,7 @@ class Arguments(Struct, frozen=True):
     stepwise: bool
     one_thread: bool
     index: str | None
+    cut_at_rename: list[str]
 
 
 def payload(sequence: int) -> bytes:
@@ -81,6 +86,8 @@ def main() -> int:
     if arguments.one_thread:
         # So the nth call of a kind is the same in each run.
         setattr(LocalCommitter, "in_parallel", _one_by_one)  # noqa: B010
+    if arguments.cut_at_rename:
+        _cut_at_rename(arguments.cut_at_rename)
     try:
         archive = Archive(Roots.of(arguments.cas, arguments.manifests), index_path=arguments.index)
         mirror = Follower(archive)
@@ -120,6 +127,19 @@ def record(
             mirror.step(writer.places)
 
 
+def _cut_at_rename(disks: Sequence[str]) -> None:
+    """Have the power of these disks cut, the journal written last, once an object has its name."""
+    rename = os.rename
+
+    def rename_and_cut(source: str, target: str) -> None:
+        rename(source, target)
+        if OBJECTS in target:
+            for disk in disks:
+                shut_down(disk, journal_first=True)
+
+    setattr(os, "rename", rename_and_cut)  # noqa: B010  a type checker knows what os has
+
+
 def _one_by_one(_: LocalCommitter, work: Callable[[object], None], items: Sequence[object]) -> None:
     for item in items:
         work(item)
@@ -139,6 +159,7 @@ def parse_arguments() -> Arguments:
     parser.add_argument("--stepwise", action="store_true")
     parser.add_argument("--one-thread", action="store_true")
     parser.add_argument("--index")
+    parser.add_argument("--cut-at-rename", nargs="*", default=[])
     return Arguments(**vars(parser.parse_args()))
 
 
