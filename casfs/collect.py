@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from casfs.digest import Digest
-from casfs.durable import make_directory, open_directory, sync_directory
+from casfs.durable import check_alive, make_directory, open_directory, sync_directory
 from casfs.errors import (
     ForeignRootError,
     NotFoundError,
@@ -353,6 +353,8 @@ class _Restorer:
             if not os.path.lexists(stored):
                 os.rename(path, stored)
             os.fsync(descriptor)
+            # A record on another disk is going to rely on it.
+            check_alive(stored)
         bag = os.path.dirname(path)
         sync_directory(bag)
         with contextlib.suppress(OSError):
