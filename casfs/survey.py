@@ -94,7 +94,10 @@ class Survey:
         while batch := list(itertools.islice(items, _LINES)):
             lines = [line for item in batch if (line := self._sound(place, item)) is not None]
             if reader.position is not None and lines:
-                self.index.apply(place, lines, reader.position, since=since)
+                try:
+                    self.index.apply(place, lines, reader.position, since=since)
+                except (ValueError, OverflowError) as error:
+                    raise _beyond_us(place, error) from error
                 since = self.index.position(place)
 
     def _windowed(
@@ -105,7 +108,7 @@ class Survey:
         for item in items:
             if isinstance(item, Line):
                 if isinstance(item.record, GroupRecord):
-                    received = parse_time(item.record.received_start)
+                    received = _received(place, item.record)
                     if broken:
                         self._windows.append((place, min(last, received), max(last, received)))
                     last, broken = received, False
@@ -140,6 +143,21 @@ class Survey:
                 "was changed" + ("" if place.of_expiries else _last_resort(place, item)),
             )
         return None
+
+
+def _received(place: JournalPlace, record: GroupRecord) -> int:
+    try:
+        return parse_time(record.received_start)
+    except ValueError as error:
+        raise _beyond_us(place, error) from error
+
+
+def _beyond_us(place: JournalPlace, error: Exception) -> UnsupportedFormatError:
+    return UnsupportedFormatError(
+        f"{place} holds a record that cannot be meant as it stands ({error}), and may need what "
+        "would be collected",
+        advice="casfs verify names its place; nothing was changed",
+    )
 
 
 def _damage_name(place: JournalPlace, fault: Fault) -> str:

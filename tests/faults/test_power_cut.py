@@ -40,6 +40,14 @@ def test_what_was_acknowledged_survives_a_power_cut(filesystem: str, variant: Va
     assert row.kept >= 6 * variant.writers
 
 
+@pytest.mark.parametrize("filesystem", FILESYSTEMS)
+def test_what_was_acknowledged_by_syncfs_survives_a_power_cut(filesystem: str) -> None:
+    row = run(power([filesystem], rounds=2, seed=7, variants=VARIANTS[:1], strategy="syncfs"))
+    assert row.found == ()
+    assert row.rounds == 2
+    assert row.kept >= 6
+
+
 @pytest.mark.parametrize("writer", ["no-sync", "no-directory-sync", "rename-first"])
 @pytest.mark.parametrize("filesystem", FILESYSTEMS)
 def test_a_writer_that_is_broken_does_not_survive_it(filesystem: str, writer: str) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from casfs.objects.syncing import STRATEGIES, StrategyName
 from tools.crashes.disk import FILESYSTEMS, UnavailableError
 from tools.crashes.keeping import upkeep
 from tools.crashes.power import VARIANTS, broken, power
@@ -46,6 +47,7 @@ class Arguments(Struct, frozen=True):
     filesystem: str
     variant: list[str] | None
     writer: list[str] | None
+    sync_strategy: StrategyName
     seed: int
     json: bool
 
@@ -84,16 +86,22 @@ def run(arguments: Arguments) -> Iterator[Row]:
     chosen = [one for one in VARIANTS if one.name in (arguments.variant or ())] or None
     match arguments.campaign:
         case "power":
-            return power(filesystems, rounds, arguments.seed, chosen or VARIANTS)
+            return power(
+                filesystems,
+                rounds,
+                arguments.seed,
+                chosen or VARIANTS,
+                arguments.sync_strategy,
+            )
         case "broken":
             writers = arguments.writer or list(BROKEN)
             return broken(filesystems, rounds, arguments.seed, writers, chosen)
         case "kill":
-            return kill(rounds)
+            return kill(rounds, strategy=arguments.sync_strategy)
         case "upkeep":
             return upkeep(filesystems, rounds)
         case _:
-            return errors(rounds)
+            return errors(rounds, strategy=arguments.sync_strategy)
 
 
 def parse_arguments() -> Arguments:
@@ -127,6 +135,12 @@ def parse_arguments() -> Arguments:
         action="append",
         choices=BROKEN,
         help="broken: only this writer; may be given again",
+    )
+    parser.add_argument(
+        "--sync-strategy",
+        choices=STRATEGIES,
+        default="auto",
+        help="power, kill, errors: how objects are made durable (auto)",
     )
     parser.add_argument(
         "--seed",

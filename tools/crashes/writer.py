@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 import time
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -22,6 +23,7 @@ from casfs.errors import CasfsError, StorageError
 from casfs.follower import Follower
 from casfs.objects.commit import LocalCommitter
 from casfs.objects.local import OBJECTS
+from casfs.objects.syncing import STRATEGIES, StrategyName
 from casfs.roots import Roots
 from casfs.timestamps import parse_time
 from tools.crashes.disk import shut_down
@@ -52,6 +54,7 @@ class Arguments(Struct, frozen=True):
     one_thread: bool
     index: str | None
     cut_at_rename: list[str]
+    sync_strategy: StrategyName
 
 
 def payload(sequence: int) -> bytes:
@@ -86,10 +89,15 @@ def main() -> int:
     if arguments.one_thread:
         # So the nth call of a kind is the same in each run.
         setattr(LocalCommitter, "in_parallel", _one_by_one)  # noqa: B010
+        setattr(LocalCommitter, "start", _at_once)  # noqa: B010
     if arguments.cut_at_rename:
         _cut_at_rename(arguments.cut_at_rename)
     try:
-        archive = Archive(Roots.of(arguments.cas, arguments.manifests), index_path=arguments.index)
+        archive = Archive(
+            Roots.of(arguments.cas, arguments.manifests),
+            index_path=arguments.index,
+            sync_strategy=arguments.sync_strategy,
+        )
         mirror = Follower(archive)
         with archive.writer(arguments.broadcast) as writer:
             say("recording")
@@ -145,6 +153,15 @@ def _one_by_one(_: LocalCommitter, work: Callable[[object], None], items: Sequen
         work(item)
 
 
+def _at_once(_: LocalCommitter, work: Callable[[object], object], item: object) -> Future[object]:
+    done: Future[object] = Future()
+    try:
+        done.set_result(work(item))
+    except OSError as error:
+        done.set_exception(error)
+    return done
+
+
 def parse_arguments() -> Arguments:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.crashes.writer", description=__doc__)
@@ -160,6 +177,7 @@ def parse_arguments() -> Arguments:
     parser.add_argument("--one-thread", action="store_true")
     parser.add_argument("--index")
     parser.add_argument("--cut-at-rename", nargs="*", default=[])
+    parser.add_argument("--sync-strategy", choices=STRATEGIES, default="auto")
     return Arguments(**vars(parser.parse_args()))
 
 
