@@ -116,7 +116,7 @@ class SampleIndex:
         self._trouble = ""
         self.writable = writable
         """Whether what is derived is kept; else it is known only as long as this is open."""
-        self._memory: dict[tuple[bytes, bytes], GroupSamples] = {}
+        self._derived = None if writable else SampleIndex.temporary()
 
     @classmethod
     def open(cls, index_path: str) -> Self:
@@ -147,16 +147,16 @@ class SampleIndex:
         """Close the file."""
         with self._lock:
             self._connection.close()
+        if self._derived is not None:
+            self._derived.close()
 
     def get(self, name: PayloadName) -> GroupSamples | None:
         """Return what a payload holds, if that is known."""
         key = name.key()
         with self._lock:
-            if key in self._memory:
-                return self._memory[key]
             row = self._one("select tables from payloads where object = ? and part = ?", key)
         if row is None:
-            return None
+            return None if self._derived is None else self._derived.get(name)
         try:
             stored = msgspec.msgpack.decode(row[0], type=_Stored)
             tables = tuple(unpack_table(table) for table in stored.tables)
@@ -168,11 +168,11 @@ class SampleIndex:
 
     def put(self, found: Iterable[tuple[PayloadName, GroupSamples]]) -> None:
         """Keep what payloads hold."""
+        if self._derived is not None:
+            self._derived.put(found)
+            return
         rows, descriptions = [], {}
         for name, samples in found:
-            if not self.writable:
-                self._memory[name.key()] = samples
-                continue
             stored = _Stored(tuple(map(pack_table, samples.tables)), samples.reason)
             rows.append((*name.key(), msgspec.msgpack.encode(stored)))
             for item in samples.descriptions:

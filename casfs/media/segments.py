@@ -130,6 +130,11 @@ class Segmenter:
         self._newest = max(self._newest, group.received)
         return ready + list(self._take(self._newest - WINDOW))
 
+    def wait(self, now: int) -> list[Segment]:
+        """Return the segments that are ready at the instant ``now``, though nothing came."""
+        self._newest = max(self._newest, now)
+        return list(self._take(self._newest - WINDOW))
+
     def flush(self) -> list[Segment]:
         """Return what is left as segments: nothing more is to be waited for."""
         return list(self._take(None))

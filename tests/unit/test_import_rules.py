@@ -41,16 +41,17 @@ LAYERS: dict[str, frozenset[str]] = {
     "archive": _ARCHIVE - {"archive"},
     "verify": _ARCHIVE,
     "show": _ARCHIVE,
-    "export": _ARCHIVE,
+    "recordings": _ARCHIVE,
+    "export": _ARCHIVE | {"recordings"},
     "adopt": _ARCHIVE,
     "retention": _STORES | {"index"},
     "trash": _GROUND | {"roots", "objects"},
     "expiries": _ARCHIVE | {"retention"},
     "expire": _ARCHIVE | {"retention", "trash", "expiries"},
     "collect": _ARCHIVE | {"retention", "trash", "expiries", "expire"},
-    "mount": _ARCHIVE | {"systemd"},
+    "mount": _ARCHIVE | {"systemd", "recordings"},
     "cli": _ARCHIVE
-    | {"config", "verify", "show", "export", "adopt", "mount"}
+    | {"config", "verify", "show", "export", "adopt", "mount", "recordings"}
     | {"retention", "expire", "collect", "systemd"},
 }
 

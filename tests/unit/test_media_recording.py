@@ -67,7 +67,7 @@ def group(
 def read(*groups: RecordedGroup, end: float | None = None) -> tuple[Recording, list[FlatTrack]]:
     limit = None if end is None else START + int(end * SECOND)
     recording = flat_recording(groups, DESCRIPTIONS, start=START, end=limit)
-    tracks, media = read_flat(recording.layout.head)
+    tracks, media = read_flat(bytes(recording.layout.head))
     assert media == len(recording.layout.head)
     return recording, tracks
 

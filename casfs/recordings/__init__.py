@@ -1,0 +1,4 @@
+"""What of an archive can be played: sample tables found, timelines put together, files laid out."""
+
+from casfs.recordings.opening import open_recordings as open_recordings
+from casfs.recordings.source import Recordings as Recordings
