@@ -10,6 +10,7 @@ import trio
 
 from casfs.errors import ConnectError, NotFoundError
 from casfs.names import name_bytes
+from casfs.recordings import Sampler
 from ingest.display import show_recorder
 from ingest.moq.negotiation import offer
 from ingest.recorder import Recorder, RecordOptions
@@ -39,8 +40,13 @@ def record_in_foreground(
     for name in (options.broadcast, *options.tracks):
         name_bytes(name)
     state = RecorderState(broadcast=options.broadcast, relay=origin)
-    with contextlib.closing(archive.mirror()) as mirror:
+    with (
+        contextlib.closing(archive.mirror()) as mirror,
+        contextlib.closing(Sampler(archive)) as sampler,
+    ):
+        mirror.afterwards = sampler.step
         with archive.writer(options.broadcast, relay=origin) as writer:
+            writer.on_commit = sampler.note
             recorder = Recorder(options, writer, mirror, state)
             try:
                 writer.stop_reason = trio.run(_run, recorder, state, duration)

@@ -54,6 +54,8 @@ class Mirror:
         self._beyond_repair = False
         self.trouble = ""
         """Why the index is behind; empty while all is well."""
+        self.afterwards: Callable[[], None] | None = None
+        """Called at the end of each step that went well; must not raise."""
 
     def step(self, places: Iterable[JournalPlace] | None) -> int:
         """Apply what these journals (None: all) have beyond the index; return how many lines.
@@ -85,6 +87,8 @@ class Mirror:
         if self.trouble:
             _LOG.info("the index has caught up again")
             self.trouble = ""
+        if self.afterwards is not None:
+            self.afterwards()
         return applied
 
     def close(self) -> None:

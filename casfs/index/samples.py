@@ -132,6 +132,12 @@ class SampleIndex:
                 _LOG.warning("%s cannot be used (%s) and is made anew", path, error)
                 if attempt == 0:
                     _remove(path)
+        return cls.open_for_reading(index_path)
+
+    @classmethod
+    def open_for_reading(cls, index_path: str) -> Self:
+        """Open the file beside the index, and do not write to it; it need not be there."""
+        path = index_path + SUFFIX
         with contextlib.suppress(sqlite3.Error):
             return cls(_open_for_reading(path), path, writable=False)
         return cls.temporary()

@@ -326,7 +326,7 @@ def test_any_range_reads_as_the_whole_file_does() -> None:
     recording, _ = read(coded())
     base = len(recording.layout.head)
     whole = assemble(recording, 0, recording.layout.size)
-    assert whole == recording.layout.head + READ
+    assert whole == bytes(recording.layout.head) + READ
     for position in range(base - 3, len(whole)):
         for length in (1, 2, 3, 5, 9, 100):
             assert assemble(recording, position, length) == whole[position : position + length]
