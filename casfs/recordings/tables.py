@@ -154,15 +154,33 @@ class TableSource:
     def _init_of(
         self, broadcast: BroadcastRow, run: Sequence[GroupRow], rows: Sequence[GroupRow]
     ) -> Digest | None:
-        """Return the init of a run; one that names none came just before its init."""
+        """Return the init of a run: its own, if that knows the track.
+
+        Publishers list tracks late and strike them off early, so the catalog that was the newest
+        when a group came may not know it: then the one nearest to it in its epoch does that does.
+        """
         first = run[0]
+        if self._knows(first.init, first.track):
+            return first.init
+        near = sorted(
+            (row for row in rows if row.epoch == first.epoch and row.init is not None),
+            key=lambda row: abs(row.n - first.n),
+        )
+        for digest in dict.fromkeys(row.init for row in near):
+            if self._knows(digest, first.track):
+                return digest
         if first.init is not None:
             return first.init
-        for row in rows:
-            if row.epoch == first.epoch and row.init is not None:
-                return row.init
         with self._lock:
             return self._inits.newest(broadcast.name)
+
+    def _knows(self, digest: Digest | None, track: str) -> bool:
+        if digest is None:
+            return False
+        init = self._init(digest)
+        return init.movie is not None or (
+            init.catalog is not None and init.catalog.track(track) is not None
+        )
 
 
 def derive(

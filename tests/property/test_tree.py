@@ -31,7 +31,7 @@ class NoObjects:
     root = "/"
 
     def open(self, digest: Digest) -> int:
-        raise NotImplementedError
+        raise ObjectNotFoundError(f"object {digest} is not here")
 
     def stat(self, digest: Digest) -> os.stat_result:
         raise NotImplementedError
@@ -39,6 +39,27 @@ class NoObjects:
     def shard(self, prefix: str) -> Iterator[Digest]:
         assert len(prefix) == 2
         return iter(())
+
+
+class SomeSamples(SampleIndex):
+    """Knows samples of some payloads, as if they had been derived when they were committed."""
+
+    def get(self, name: PayloadName) -> GroupSamples | None:
+        described = DESCRIPTIONS.get(name.object)
+        if described is None:
+            return super().get(name)
+        table = SampleTable(
+            track=0,
+            description=described.digest,
+            timescale=1000,
+            decode_time=name.offset * 1000,
+            offsets=array("I", [0, 10]),
+            sizes=array("I", [10, 20]),
+            durations=array("I", [500, 500]),
+            composition_offsets=array("i", [0, 0]),
+            sync=b"\1\0",
+        )
+        return GroupSamples((table,), (described,))
 
 
 # Few different parts, so that names share prefixes, meet each other and look like our own.
@@ -65,6 +86,12 @@ NAMES = st.one_of(
 )
 TRACKS = st.one_of(PARTS, NAMES, st.sampled_from(["0.m4s", "init.mp4", "catalog.json"]))
 DIGESTS = [digest_of(bytes([number])) for number in range(8)]
+DESCRIPTIONS = {
+    DIGESTS[0]: SampleDescription(Media.VIDEO, sample_entry(b"avc1"), 320 << 16, 180 << 16),
+    DIGESTS[1]: SampleDescription(Media.VIDEO, sample_entry(b"vp09"), 640 << 16, 360 << 16),
+    DIGESTS[2]: SampleDescription(Media.AUDIO, sample_entry(b"mp4a")),
+}
+SPOOL = Spool(None)
 TIMES = st.one_of(
     st.integers(0, 2**63 - 1),
     st.integers(0, 3 * DAY).map(lambda t: 20_000 * DAY + t),
@@ -95,7 +122,13 @@ def contents(draw: st.DrawFn) -> Content:
             for _ in range(draw(st.integers(0, 6))):
                 n += draw(st.integers(1, 1000))
                 content = content.with_groups(draw(groups(broadcast, name, n)))
-    return content
+    seals = [
+        (group.broadcast.number, SealRow(group.received_start // HOUR, draw(st.integers(0, n))))
+        for group in content.groups
+        for n in [group.n + 2000]
+        if draw(st.booleans())
+    ]
+    return structs.replace(content, seals=tuple(seals))
 
 
 @st.composite
@@ -118,7 +151,10 @@ def groups(draw: st.DrawFn, broadcast: BroadcastRow, track: str, n: int) -> Grou
 
 
 def tree_of(lookup: MemoryLookup) -> Tree:
-    return build_tree(ArchiveView(lookup=lookup, objects=NoObjects()), Counters(), 0)
+    samples = SomeSamples(sqlite3.connect(":memory:"), "", writable=True)
+    recordings = Recordings(lookup, NoObjects(), samples, SPOOL, clock=lambda: 2**63 - 1)
+    view = ArchiveView(lookup=lookup, objects=NoObjects(), recordings=recordings)
+    return build_tree(view, Counters(), 0)
 
 
 def walk(directory: Directory, path: str = "") -> Iterator[tuple[str, Directory, Node]]:
