@@ -39,7 +39,10 @@ class TablePlace(Struct, frozen=True, gc=False):
     track: int
     """The track_ID, from 1; 0 leaves the table out."""
     decode_time: int
-    """Of its first sample, in ticks of its timescale, on the file's timeline; not negative."""
+    """Of its first sample that is shown, in ticks of its timescale, on the file's timeline; not
+    negative."""
+    skipped: int = 0
+    """Samples at the begin of the table that are left out."""
 
 
 class FragmentMember(Struct, frozen=True):
@@ -66,7 +69,7 @@ def write_fragment(number: int, members: Sequence[FragmentMember]) -> Layout:
             if place.track and base is not None:
                 positions, sizes = base.locate(table.offsets), sample_sizes(table)
                 runs.setdefault(place.track, []).append(
-                    _Run(table, place.decode_time, positions, sizes)
+                    _Run(table, place.decode_time, place.skipped, positions, sizes)
                 )
     empty = _moof(number, runs, 0)
     head = _moof(number, runs, len(empty) + _MDAT_HEADER)
@@ -79,6 +82,7 @@ class _Run(Struct, frozen=True):
 
     table: SampleTable
     decode_time: int
+    skipped: int
     positions: array[int]
     sizes: array[int]
 
@@ -103,7 +107,7 @@ def _joined(runs: list[_Run]) -> Iterator[list[_Run]]:
             yield joined
             joined = []
         joined.append(run)
-        end = run.decode_time + sum(run.table.durations)
+        end = run.decode_time + sum(run.table.durations[run.skipped :])
     if joined:
         yield joined
 
@@ -111,8 +115,8 @@ def _joined(runs: list[_Run]) -> Iterator[list[_Run]]:
 def _stretches(run: _Run, base: int) -> Iterator[bytes]:
     """Yield a ``trun`` for each stretch of samples that lie one behind the other."""
     table, positions, sizes = run.table, run.positions, run.sizes
-    first = 0
-    for index in range(1, len(table) + 1):
+    first = run.skipped
+    for index in range(first + 1, len(table) + 1):
         if index < len(table) and positions[index] == positions[index - 1] + sizes[index - 1]:
             continue
         fields = [struct.pack(">Ii", index - first, base + positions[first])]

@@ -13,6 +13,7 @@ decides, and a group that comes after its segment has gone out is left out. Pure
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -39,6 +40,9 @@ GAP: Final = NANOSECONDS // 2
 
 _SILENCE: Final = 10 * NANOSECONDS
 """When nothing of the leading track came for so long, segments go on without it."""
+
+_MOST_BYTES: Final = 1 << 30
+"""Of the payloads in a segment; what is more is left out."""
 
 _LEAST: Final = {Kind.VIDEO: NANOSECONDS, Kind.AUDIO: 4 * NANOSECONDS}
 """How long a segment is at least, unless what leads stops or changes its parameters."""
@@ -97,7 +101,7 @@ class Segmenter:
 
     def __init__(self, start: int) -> None:
         self.late = 0
-        """Groups that came too late to be in any segment."""
+        """Groups that came too late, or were too large, to be in any segment."""
         self._start = start
         self._descriptions: dict[Digest, SampleDescription] = {}
         self._epoch = 0
@@ -115,7 +119,7 @@ class Segmenter:
         self, group: RecordedGroup, descriptions: Mapping[Digest, SampleDescription]
     ) -> list[Segment]:
         """Take a group that has tables; return the segments that are ready now."""
-        if group.epoch < self._epoch:
+        if group.epoch < self._epoch or group.size > _MOST_BYTES:
             self.late += 1
             return []
         self._descriptions.update(descriptions)
@@ -203,11 +207,16 @@ class Segmenter:
         ]
         self._pending = [item for item in self._pending if item.begin >= bound]
         taken.sort(key=lambda item: (item.begin, item.group.received))
+        sizes = accumulate(item.group.size for item in taken)
+        taken = [item for item, size in zip(taken, sizes, strict=True) if size <= _MOST_BYTES]
+        taken = taken if first in taken else [first]
         gap = self._end is None or begin - self._end > GAP
         keys, init = self._tracks(taken, begin)
         follows = bool(self._init) and init == self._init and not gap
         duration = max(bound - begin if bound - end <= GAP else end - begin, 1)
-        members = [self._member(item, keys, init) for item in taken]
+        # Sound before the first picture would be a stretch in which nothing can be shown.
+        earliest = None if follows else begin
+        members = [self._member(item, keys, init, earliest) for item in taken]
         self._number += 1
         self._init, self._end = init, begin + duration
         for item in taken:
@@ -247,7 +256,11 @@ class Segmenter:
         return keys, tuple(init)
 
     def _member(
-        self, item: _Item, keys: Sequence[TrackKey], init: Sequence[InitTrack]
+        self,
+        item: _Item,
+        keys: Sequence[TrackKey],
+        init: Sequence[InitTrack],
+        earliest: int | None,
     ) -> FragmentMember:
         places = []
         for table in item.tables:
@@ -257,7 +270,15 @@ class Segmenter:
                 described = InitTrack(self._descriptions[own.description], own.timescale)
                 number = number if described == init[number - 1] else 0
             ticks = (2 * table.placed.shift * own.timescale + NANOSECONDS) // (2 * NANOSECONDS)
-            places.append(TablePlace(number, max(0, own.decode_time + ticks)))
+            time, skipped = own.decode_time + ticks, 0
+            if earliest is not None and table.key.kind is Kind.AUDIO:
+                bound = earliest * own.timescale // NANOSECONDS
+                while skipped < len(own) and time + own.durations[skipped] <= bound:
+                    time += own.durations[skipped]
+                    skipped += 1
+            if skipped == len(own):
+                number = 0
+            places.append(TablePlace(number, max(0, time), skipped))
         return FragmentMember(item.group, tuple(places))
 
     def _choose(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import itertools
 import os
 import shutil
 import subprocess
@@ -36,20 +37,24 @@ PAGE = """<!doctype html>
 <script src="/hls.js"></script>
 <script>
 const video = document.getElementById("video");
-const errors = [], sizes = [];
+const errors = [], troubles = [], sizes = [];
 const hls = new Hls({ maxBufferLength: 30 });
-hls.on(Hls.Events.ERROR, (_, data) => { if (data.fatal) errors.push(data.details); });
+hls.on(Hls.Events.ERROR, (_, data) => {
+  (data.fatal ? errors : troubles).push(`${data.details} ${data.error || ""}`);
+});
 video.addEventListener("resize", () => sizes.push(video.videoHeight));
 function finish() {
   const quality = video.getVideoPlaybackQuality();
   window.finished = {
-    ended: video.ended, time: video.currentTime, duration: video.duration, errors, sizes,
+    ended: video.ended, time: video.currentTime, duration: video.duration, errors, troubles, sizes,
+    buffered: Array.from({ length: video.buffered.length },
+      (_, n) => [video.buffered.start(n), video.buffered.end(n)]),
     frames: quality.totalVideoFrames,
     levels: hls.levels.map((level) => level.codecs || level.attrs.CODECS),
   };
 }
 video.addEventListener("ended", finish);
-setTimeout(finish, 30000);
+setTimeout(finish, 40000);
 window.seekTo = (time) => new Promise((resolve) => {
   video.requestVideoFrameCallback((_, frame) => resolve(frame.mediaTime));
   setTimeout(() => resolve(-1), 8000);
@@ -58,7 +63,6 @@ window.seekTo = (time) => new Promise((resolve) => {
 });
 hls.loadSource("PLAYLIST");
 hls.attachMedia(video);
-video.playbackRate = 2;
 hls.on(Hls.Events.MANIFEST_PARSED, () => video.play());
 </script>
 """
@@ -71,6 +75,8 @@ class Played(Struct, frozen=True):
     time: float
     duration: float
     errors: list[str]
+    troubles: list[str]
+    buffered: list[tuple[float, float]]
     sizes: list[int]
     frames: int
     levels: list[str]
@@ -131,8 +137,11 @@ def test_hls_js_plays_the_day_and_seeks(tmp_path: Path) -> None:
         )
     assert done.returncode == 0, done.stderr.decode()
     played = msgspec.json.decode(done.stdout, type=Played)
-    assert played.ended, played
     assert not played.errors, played
+    assert played.time == pytest.approx(played.duration, abs=0.1)
+    # A stretch begins where the one before it ends, but for a frame of sound.
+    for (_, end), (begin, _) in itertools.pairwise(played.buffered):
+        assert begin - end < 0.05, played
     # Two runs of five seconds and one of six, without the silence between them.
     assert played.duration == pytest.approx(16, abs=0.5)
     assert {180, 270} <= set(played.sizes), played
