@@ -40,6 +40,7 @@ _ALIGNMENT: Final = 8
 _DIGEST_BYTES: Final = 32
 _OPEN_LAYOUTS: Final = 64
 _SUFFIX: Final = ".layout"
+_PUTS_BETWEEN_LOOKS: Final = 16
 _COLUMNS: Final = (
     ("positions", "Q"),
     ("sources", "i"),
@@ -94,6 +95,7 @@ class Spool:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._lock = threading.Lock()
         self._open: dict[str, Layout] = {}
+        self._puts = 0
         if directory is not None:
             with contextlib.suppress(OSError):
                 os.makedirs(directory, exist_ok=True)
@@ -142,7 +144,9 @@ class Spool:
                 with contextlib.suppress(OSError):
                     os.unlink(fresh)
             layout = _load(path)
-            self._make_room()
+            self._puts += 1
+            if self._puts % _PUTS_BETWEEN_LOOKS == 1:
+                self._make_room()
         except OSError as error:
             _LOG.warning("a recording's head cannot be kept: %s", error)
         self._keep_open(name, layout)

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from array import array
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import structs
 
 from casfs.digest import digest_of
-from casfs.errors import NotFoundError, ObjectNotFoundError
-from casfs.index.rows import BroadcastRow, GroupRow, SealRow, TrackRow
-from casfs.index.samples import SampleIndex
-from casfs.media.descriptions import Kind as Media
-from casfs.media.descriptions import SampleDescription
-from casfs.media.samples import GroupSamples, SampleTable
+from casfs.errors import ObjectNotFoundError
+from casfs.index.rows import BroadcastRow, GroupRow, TrackRow
 from casfs.mount.inodes import ROOT_INODE, family_of
 from casfs.mount.listing import Listing
 from casfs.mount.status import Counters
-from casfs.mount.tree import Directory, Kind, Link, PathNode, Prepared, StoredFile, Tree
+from casfs.mount.tree import Directory, Kind, Link, PathNode, StoredFile, Tree
 from casfs.mount.views import ArchiveView, build_tree
-from casfs.recordings.source import Recordings
-from casfs.recordings.spool import Spool
 from casfs.timestamps import DAY, HOUR
 from tests.fakes.archive import Content, MemoryLookup
-from tests.fakes.fragments import sample_entry
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
     from casfs.digest import Digest
-    from casfs.index.samples import PayloadName
     from casfs.mount.tree import Node
 
 
@@ -51,27 +40,6 @@ class NoObjects:
     def shard(self, prefix: str) -> Iterator[Digest]:
         assert len(prefix) == 2
         return iter(())
-
-
-class SomeSamples(SampleIndex):
-    """Knows samples of some payloads, as if they had been derived when they were committed."""
-
-    def get(self, name: PayloadName) -> GroupSamples | None:
-        described = DESCRIPTIONS.get(name.object)
-        if described is None:
-            return super().get(name)
-        table = SampleTable(
-            track=0,
-            description=described.digest,
-            timescale=1000,
-            decode_time=name.offset * 1000,
-            offsets=array("I", [0, 10]),
-            sizes=array("I", [10, 20]),
-            durations=array("I", [500, 500]),
-            composition_offsets=array("i", [0, 0]),
-            sync=b"\1\0",
-        )
-        return GroupSamples((table,), (described,))
 
 
 # Few different parts, so that names share prefixes, meet each other and look like our own.
@@ -98,12 +66,6 @@ NAMES = st.one_of(
 )
 TRACKS = st.one_of(PARTS, NAMES, st.sampled_from(["0.m4s", "init.mp4", "catalog.json"]))
 DIGESTS = [digest_of(bytes([number])) for number in range(8)]
-DESCRIPTIONS = {
-    DIGESTS[0]: SampleDescription(Media.VIDEO, sample_entry(b"avc1"), 320 << 16, 180 << 16),
-    DIGESTS[1]: SampleDescription(Media.VIDEO, sample_entry(b"vp09"), 640 << 16, 360 << 16),
-    DIGESTS[2]: SampleDescription(Media.AUDIO, sample_entry(b"mp4a")),
-}
-SPOOL = Spool(None)
 TIMES = st.one_of(
     st.integers(0, 2**63 - 1),
     st.integers(0, 3 * DAY).map(lambda t: 20_000 * DAY + t),
@@ -134,13 +96,7 @@ def contents(draw: st.DrawFn) -> Content:
             for _ in range(draw(st.integers(0, 6))):
                 n += draw(st.integers(1, 1000))
                 content = content.with_groups(draw(groups(broadcast, name, n)))
-    seals = [
-        (group.broadcast.number, SealRow(group.received_start // HOUR, draw(st.integers(0, n))))
-        for group in content.groups
-        for n in [group.n + 2000]
-        if draw(st.booleans())
-    ]
-    return structs.replace(content, seals=tuple(seals))
+    return content
 
 
 @st.composite
@@ -163,27 +119,12 @@ def groups(draw: st.DrawFn, broadcast: BroadcastRow, track: str, n: int) -> Grou
 
 
 def tree_of(lookup: MemoryLookup) -> Tree:
-    samples = SomeSamples.temporary()
-    recordings = Recordings(lookup, NoObjects(), samples, SPOOL, clock=lambda: 2**63 - 1)
-    view = ArchiveView(lookup=lookup, objects=NoObjects(), recordings=recordings)
-    tree = build_tree(view, Counters(), 0)
-    # What is not known of recordings shows when it is asked for: here, everything is.
-    for _, _, node in walk(tree.root):
-        prepare(node)
-    return tree
-
-
-def prepare(node: Node) -> None:
-    """Do what an adapter does before it looks into a node."""
-    if isinstance(node, Prepared):
-        with suppress(NotFoundError):
-            node.prepare()
+    return build_tree(ArchiveView(lookup=lookup, objects=NoObjects()), Counters(), 0)
 
 
 def walk(directory: Directory, path: str = "") -> Iterator[tuple[str, Directory, Node]]:
     """Yield every node below with its path and its parent; the shards of /objects are all empty."""
-    prepare(directory)
-    for entry in list(directory.entries()):
+    for entry in directory.entries():
         yield f"{path}/{entry.name}", directory, entry.node
         if isinstance(entry.node, Directory) and entry.name != "objects":
             yield from walk(entry.node, f"{path}/{entry.name}")
@@ -211,7 +152,6 @@ def test_names_are_unique_and_safe(content: Content) -> None:
 def test_a_lookup_finds_what_a_listing_shows(content: Content) -> None:
     tree = tree_of(MemoryLookup(content))
     for path, parent, node in walk(tree.root):
-        prepare(parent)
         found = parent.child(path.rpartition("/")[2])
         assert found is not None
         assert (type(found), found.inode) == (type(node), node.inode)
@@ -226,8 +166,7 @@ def test_a_lookup_finds_nothing_that_no_listing_shows(content: Content) -> None:
     names = {path.rpartition("/")[2] for path, _, _ in walk(tree.root)}
     names |= {name.upper() for name in names} | {"", ".", "..", "00", "1970-01-01", "latest.m4s"}
     for path, directory in directories:
-        if path.startswith(("/broadcasts", "/recordings", "/hls")):
-            prepare(directory)
+        if path.startswith("/broadcasts"):
             listed = {entry.name for entry in directory.entries()}
             assert {name for name in names if directory.child(name) is not None} == listed & names
 
@@ -295,7 +234,6 @@ def test_a_listing_may_be_resumed_behind_every_entry(content: Content, data: st.
     tree = tree_of(MemoryLookup(content))
     directories = [n for _, _, n in walk(tree.root) if isinstance(n, Directory)]
     for directory in directories:
-        prepare(directory)
         entries = list(directory.entries())
         cookies = [entry.cookie for entry in entries]
         assert cookies == sorted(set(cookies))
@@ -323,7 +261,7 @@ def test_a_listing_shows_each_name_once_while_groups_arrive(
     lookup.content = content.with_groups(*arriving[:first])
     for path in paths:
         found = directory_at(tree, path)
-        if found is None or path.startswith(("/objects", "/recordings", "/hls")):
+        if found is None or path.startswith("/objects"):
             continue
         lookup.content = content.with_groups(*arriving[:first])
         before = {entry.name for entry in found.entries()}
@@ -344,7 +282,5 @@ def test_a_listing_shows_each_name_once_while_groups_arrive(
 def directory_at(tree: Tree, path: str) -> Directory | None:
     node: Node | None = tree.root
     for name in path.split("/")[1:]:
-        if node is not None:
-            prepare(node)
         node = node.child(name) if isinstance(node, Directory) and name else node
     return node if isinstance(node, Directory) else None
