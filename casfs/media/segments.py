@@ -41,6 +41,9 @@ GAP: Final = NANOSECONDS // 2
 _SILENCE: Final = 10 * NANOSECONDS
 """When nothing of the leading track came for so long, segments go on without it."""
 
+_SHORTEST: Final = NANOSECONDS // 1000
+"""Of a segment: their begins differ by milliseconds."""
+
 _MOST_BYTES: Final = 1 << 30
 """Of the payloads in a segment; what is more is left out."""
 
@@ -159,6 +162,9 @@ class Segmenter:
             self._choose()
             lead = self._lead
             assert lead is not None
+            self._drop_late(lead)
+            if not self._pending:
+                return
             leading = sorted(
                 (item for item in self._pending if item.table(lead) is not None),
                 key=lambda item: _begin(item, lead),
@@ -181,6 +187,17 @@ class Segmenter:
                 if waiting and leading[-1].group.received > silent:
                     return
             yield self._segment(first, end, after)
+
+    def _drop_late(self, lead: TrackKey) -> None:
+        """Forget groups that belong before what has gone out: segments come in order."""
+        end = self._end or 0
+        kept = [
+            item
+            for item in self._pending
+            if (table := item.table(lead)) is None or table.begin >= end
+        ]
+        self.late += len(self._pending) - len(kept)
+        self._pending = kept
 
     def _cuts(self, first: _Item, item: _Item, end: int) -> bool:
         """Whether a segment that begins with ``first`` ends before ``item``."""
@@ -213,7 +230,7 @@ class Segmenter:
         gap = self._end is None or begin - self._end > GAP
         keys, init = self._tracks(taken, begin)
         follows = bool(self._init) and init == self._init and not gap
-        duration = max(bound - begin if bound - end <= GAP else end - begin, 1)
+        duration = max(bound - begin if bound - end <= GAP else end - begin, _SHORTEST)
         # Sound before the first picture would be a stretch in which nothing can be shown.
         earliest = None if follows else begin
         members = [self._member(item, keys, init, earliest) for item in taken]

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from casfs.errors import NotFoundError
 from casfs.media.layout import Literal
 from casfs.mount.tree import Attributes, Kind, Validity, VirtualFile
 from casfs.timestamps import HOUR
@@ -109,8 +110,10 @@ class LiveFile(VirtualFile):
         self._part = part
 
     def prepare(self) -> None:
-        """Look for what is new."""
-        self._following.refresh(ended=False)
+        """Look for what is new. Raises NotFoundError if there is no such stretch (yet)."""
+        timeline = self._following.refresh(ended=False)
+        if self._part and self._part >= len(stretches(timeline)):
+            raise NotFoundError(f"{self.path} has not begun")
 
     def layout(self) -> FileLayout:
         """Return what the bytes are made of now."""

@@ -159,9 +159,8 @@ class RecordingsDay(Directory):
             else:
                 for part in range(live_stretches(self._recordings, self._broadcast, hour)):
                     name, place = _live_name(hour, part), cookie + _LIVE_COOKIE + part
-                    live = self._live(hour, part)
-                    if place > after and live is not None:
-                        yield Entry(name, place, live)
+                    if place > after:
+                        yield Entry(name, place, self._live(hour, part))
         day = self._day_span()
         if day is not None:
             yield from self._entries(day, format_day(self._day), _DAY_COOKIE, after)
@@ -183,9 +182,7 @@ class RecordingsDay(Directory):
     def _file(self, name: str, span: RecordingSpan, part: int) -> RecordingFile:
         return RecordingFile(self.path_of(name), span, part, self._recordings)
 
-    def _live(self, hour: int, part: int) -> LiveFile | None:
-        if part >= max(1, live_stretches(self._recordings, self._broadcast, hour)):
-            return None
+    def _live(self, hour: int, part: int) -> LiveFile:
         path = self.path_of(_live_name(hour, part))
         return LiveFile(path, self._broadcast, hour, part, self._recordings)
 

@@ -49,7 +49,9 @@ LOOK_BACK: Final = 30 * NANOSECONDS
 """How long before a clip's begin the group may have come that is shown at it."""
 
 _LOG = logging.getLogger(__name__)
-_FOLLOWED = 6
+MOST_FOLLOWED: Final = 8
+"""Timelines that are kept: those that were asked for last."""
+
 _REMEMBERED = 65_536
 
 
@@ -96,11 +98,13 @@ class Recordings:
         *,
         frames_of: FramesOf = no_frames,
         closing: Callable[[], None] | None = None,
+        most_followed: int = MOST_FOLLOWED,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.now = clock
         """The clock that says whether a day is over, nanoseconds UTC."""
         self._closing = closing
+        self._most_followed = most_followed
         self._lookup = lookup
         self._samples = samples
         self._spool = spool
@@ -181,7 +185,7 @@ class Recordings:
                     self._lookup, self._tables, broadcast, start, end, self._lookups, self.now
                 )
             self._followed[key] = found
-            while len(self._followed) > _FOLLOWED:
+            while len(self._followed) > self._most_followed:
                 self._followed.popitem(last=False)
             return found
 

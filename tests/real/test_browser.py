@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import http.server
-import itertools
 import os
 import shutil
 import subprocess
@@ -139,10 +138,9 @@ def test_hls_js_plays_the_day_and_seeks(tmp_path: Path) -> None:
     played = msgspec.json.decode(done.stdout, type=Played)
     assert not played.errors, played
     assert played.time == pytest.approx(played.duration, abs=0.1)
-    # Of each run the sound ends 80 ms before the picture; nothing else lacks.
-    for (_, end), (begin, _) in itertools.pairwise(played.buffered):
-        assert begin - end < 0.15, played
     # Two runs of five seconds and one of six, without the silence between them.
     assert played.duration == pytest.approx(16, abs=0.5)
-    assert {180, 270} <= set(played.sizes), played
+    assert played.sizes == [180, 270, 180]
+    # Four hundred, but for what a busy machine does not come to.
+    assert played.frames > 200
     assert played.sought == pytest.approx(7.5, abs=0.08)
