@@ -19,20 +19,18 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from msgspec import Struct
-
 from casfs import __version__
 from casfs.admission import check_clock, check_heads, lock_broadcast, next_broadcast_number
-from casfs.digest import Digest, digest_of
-from casfs.durable import make_directory
+from casfs.durable import make_directory, sweep_unfinished
 from casfs.errors import StorageError, UsageError, storage_error
+from casfs.groups import Committed, Group
 from casfs.heads import Heads, KnownHeads, write_heads
-from casfs.index.mirror import Mirror
+from casfs.index.index import IndexFault
+from casfs.index.mirror import Mirror, sweep_unfinished_indexes
 from casfs.index.reader import Reader
 from casfs.manifests.journal import Journal, JournalIdentity
 from casfs.manifests.layout import BROADCAST_JOURNAL, JournalPlace, journal_places
 from casfs.manifests.record import (
-    BLOCK_BYTES,
     AliveRecord,
     EpochRecord,
     GapRecord,
@@ -47,7 +45,6 @@ from casfs.manifests.recovery import JournalTail, recover_tail
 from casfs.names import encode_name
 from casfs.objects.commit import LocalCommitter
 from casfs.objects.local import LocalStore, object_path
-from casfs.objects.store import Payload
 from casfs.roots import OWN, Format, Roots, recognise
 from casfs.timestamps import HOUR, format_time, parse_time
 
@@ -55,6 +52,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from casfs.objects.store import Stored
+    from casfs.objects.syncing import StrategyName
+    from casfs.objects.writing import ObjectWriter
+
+__all__ = ["WRITER", "Archive", "BroadcastWriter", "Committed", "Group"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,53 +67,22 @@ WRITER = f"casfs {__version__}"
 """Program and version, as every record names them."""
 
 
-class Group(Struct, frozen=True, kw_only=True):
-    """A group to be kept."""
-
-    track: str
-    epoch: int
-    sequence: int
-    frames: tuple[bytes, ...]
-    """The payload, frame by frame."""
-    digest: Digest | None = None
-    """Of the payload, where the caller has computed it."""
-    lacking: int = 0
-    """Bytes of the last frame that did not come."""
-    timestamps: tuple[int, ...] | None = None
-    """One for each frame, in units of ``timescale``."""
-    timescale: int | None = None
-    """Units a second."""
-    received_start: int
-    """Nanoseconds UTC of the first byte's arrival."""
-    received_end: int
-    complete: bool = True
-    reason: str = ""
-    """Why it is not complete; empty if it is."""
-    init: Digest | None = None
-    """The init or catalog object that a player needs first."""
-    relay: str = ""
-    """Scheme, host and port."""
-    protocol: str = ""
-
-
-class Committed(Struct, frozen=True):
-    """A group that is kept."""
-
-    record: GroupRecord
-    new: bool
-    """False if an object of the same bytes was there already."""
-    healed: bool
-    """True if a damaged object was replaced."""
-
-
 class Archive:
     """An archive opened by its roots; opening takes no lock and writes nothing.
 
     Raises NotInitialisedError, ForeignRootError, UnsupportedFormatError, StorageError.
     """
 
-    def __init__(self, roots: Roots, *, index_path: str | None = None) -> None:
+    def __init__(
+        self,
+        roots: Roots,
+        *,
+        index_path: str | None = None,
+        sync_strategy: StrategyName = "auto",
+    ) -> None:
         self.roots = roots
+        self.sync_strategy = sync_strategy
+        """How writers make objects durable (`casfs.objects.syncing`)."""
         self.format: Format = recognise(roots)
         self.index_path = index_path or os.path.join(roots.manifests, OWN, "index.sqlite3")
         self.objects = LocalStore(roots.cas)
@@ -175,7 +145,7 @@ class BroadcastWriter:
         self._clock = clock
         self._name = archive.directory_of(broadcast)
         self._directory = os.path.join(archive.roots.manifests, self._name)
-        self._committer = LocalCommitter(archive.roots.cas)
+        self._committer = LocalCommitter(archive.roots.cas, archive.sync_strategy)
         self._resources = contextlib.ExitStack()
         self._journals: dict[str, Journal] = {}
         self._tails: dict[str, JournalTail] = {}
@@ -219,11 +189,12 @@ class BroadcastWriter:
     def commit(self, groups: Sequence[Group]) -> list[Committed]:
         """Keep the groups; on return each is durable, object and record.
 
-        Raises StorageError: then none of them counts, and all may be committed again. Raises
+        Raises StorageError: then none of them counts, and all may be committed again (but what was
+        staged has to be staged anew). Raises
         UsageError for a sequence that is no number of a group; then none of them counts either.
         """
         with self._committer.batch() as batch:
-            stored = batch.put([Payload(group.frames, group.digest) for group in groups])
+            stored = batch.put([group.payload for group in groups])
             names: dict[str, str] = {}
             for track in dict.fromkeys(group.track for group in groups):
                 names[track], journal = self._track_journal(track)
@@ -240,6 +211,14 @@ class BroadcastWriter:
         if self.on_commit is not None:
             self.on_commit(groups, committed)
         return committed
+
+    def stage(self, expected: int | None = None) -> ObjectWriter:
+        """Return a writer for the payload of a group that memory does not hold.
+
+        It may be filled in another thread while groups are committed; what it stages goes into a
+        `Group`. ``expected``: its bytes, where that is known. Raises StorageError.
+        """
+        return self._committer.stage(expected)
 
     def note_gap(
         self,
@@ -318,6 +297,7 @@ class BroadcastWriter:
         # Whoever held the lock before may have stopped, and written heads, since we looked.
         heads = check_heads(roots, self._name)
         self._resources.enter_context(self._committer)
+        self._sweep_unfinished()
         self._resources.callback(self._close_journals)
         self._tails = {
             place.track: recover_tail(
@@ -348,6 +328,18 @@ class BroadcastWriter:
             )
             self._note_start(newest)
         self.write_heads()
+
+    def _sweep_unfinished(self) -> None:
+        """Remove what dead processes left half made; it is in nobody's way if that fails."""
+        roots = self.archive.roots
+        for directory in (
+            *(os.path.join(roots.cas, OWN), os.path.join(roots.cas, OWN, "heads")),
+            os.path.join(roots.manifests, OWN),
+        ):
+            with contextlib.suppress(OSError):
+                sweep_unfinished(directory)
+        with contextlib.suppress(OSError, IndexFault):
+            sweep_unfinished_indexes(self.archive.index_path)
 
     def _note_start(self, newest: int) -> None:
         records: list[Record] = []
@@ -385,7 +377,6 @@ class BroadcastWriter:
             raise UsageError(
                 f"{group.track!r} cannot have sequence {group.sequence} in epoch {group.epoch}"
             )
-        whole = b"".join(group.frames) if stored.size > BLOCK_BYTES else b""
         return self._record(
             GroupRecord,
             group.track,
@@ -395,19 +386,13 @@ class BroadcastWriter:
             path=object_path(stored.digest),
             offset=0,
             size=stored.size,
-            frame_sizes=[len(frame) for frame in group.frames],
+            frame_sizes=group.frame_sizes,
             lacking=group.lacking,
             frame_timestamps=(
                 None if group.timestamps is None else [str(stamp) for stamp in group.timestamps]
             ),
             timescale=None if group.timescale is None else str(group.timescale),
-            blocks=(
-                [
-                    digest_of(memoryview(whole)[start : start + BLOCK_BYTES])
-                    for start in range(0, len(whole), BLOCK_BYTES)
-                ]
-                or None
-            ),
+            blocks=group.blocks,
             init=group.init,
             received_start=format_time(group.received_start),
             received_end=format_time(group.received_end),

@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
+from casfs.adopt.reading import Source, read_again
+from casfs.adopt.source import SourceError
 from casfs.errors import CasfsError
 from casfs.manifests.record import INIT_TRACKS
+from casfs.objects.store import Staged
+from casfs.objects.writing import drop_staged
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -87,10 +91,26 @@ class Filing:
         if track in INIT_TRACKS:
             self._inits[track] = digest
 
+    def stage(self, source: Source) -> Staged:
+        """Write a large file's bytes to where its group takes them from (not in a dry run).
+
+        Raises SourceError if they are not those that were read before.
+        """
+        if self._dry_run:
+            return Staged(source.digest, source.size, blocks=None, temporary="", descriptor=-1)
+        with self._open().stage(source.size) as writer:
+            for piece in read_again(source):
+                writer.write(piece)
+            staged = writer.stage()
+        if staged.digest != source.digest:
+            drop_staged(staged)
+            raise SourceError("unreadable", "it changed while it was read")
+        return staged
+
     def put(self, group: Group) -> None:
         """Put a group in; it is kept once its batch is full, or at `flush`."""
         self._batch.append(group)
-        self._bytes += sum(map(len, group.frames))
+        self._bytes += group.size
         if len(self._batch) >= _BATCH_GROUPS or self._bytes >= _BATCH_BYTES:
             self.flush()
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from casfs.cli.options import Duration, RootFlags, pass_roots
+from casfs.cli.options import Duration, RootFlags, pass_roots, sync_strategy_option
 from casfs.cli.output import format_bytes, print_json, printable, say
 from casfs.cli.relay_options import RelayFlags, pass_relay, url_option
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 )
 @click.option("--duration", type=Duration(), help="End after this time (90s, 15m, 2h).")
 @pass_relay
+@sync_strategy_option
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as one JSON object.")
 @pass_roots
 def archive_command(
@@ -36,6 +37,7 @@ def archive_command(
     broadcast: str,
     tracks: tuple[str, ...],
     duration: float | None,
+    sync_strategy: str | None,
     as_json: bool,
 ) -> None:
     """Record a broadcast from a MoQ relay until it is told to stop.
@@ -58,7 +60,8 @@ def archive_command(
         tls=relay.tls(),
         session=relay.session(),
     )
-    _summarise(record_in_foreground(flags.archive(), options, duration=duration), as_json=as_json)
+    archive = flags.archive(sync_strategy=sync_strategy)
+    _summarise(record_in_foreground(archive, options, duration=duration), as_json=as_json)
 
 
 def _summarise(state: RecorderState, *, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from casfs.manifests.plausible import check_sequence
 from casfs.manifests.record import GroupRecord, Record
 from casfs.timestamps import HOUR, parse_time
 
@@ -35,7 +36,7 @@ class Standing(Struct, frozen=True):
     expired: bool
 
 
-class _Row(Struct, frozen=True):
+class _Row(Struct, frozen=True, gc=False):
     """A row of "groups", in the order of its columns."""
 
     number: int
@@ -181,7 +182,7 @@ class JournalRows:
             record.n,
             self._journal,
             record.epoch,
-            int(record.sequence),
+            check_sequence(int(record.sequence)),
             bytes.fromhex(record.hash),
             record.offset,
             record.size,

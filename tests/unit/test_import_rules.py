@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 _GROUND = frozenset({"errors", "digest", "timestamps", "names", "durable"})
 _STORES = _GROUND | {"roots", "objects", "manifests"}
-_ARCHIVE = _STORES | {"index", "media", "heads", "admission", "archive"}
+_ARCHIVE = _STORES | {"index", "media", "heads", "admission", "groups", "archive"}
 LAYERS: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "digest": frozenset({"errors"}),
@@ -34,10 +34,11 @@ LAYERS: dict[str, frozenset[str]] = {
     "objects": _GROUND,
     "manifests": _GROUND,
     "roots": _GROUND | {"objects"},
-    "config": _GROUND | {"roots"},
+    "config": _GROUND | {"roots", "objects"},
     "heads": _GROUND | {"roots", "manifests"},
     "admission": _GROUND | {"roots", "manifests", "heads"},
     "index": _STORES - {"objects"} | {"media"},
+    "groups": _STORES - {"roots"},
     "archive": _ARCHIVE - {"archive"},
     "verify": _ARCHIVE,
     "show": _ARCHIVE,
