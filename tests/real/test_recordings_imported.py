@@ -113,6 +113,10 @@ def assert_it_plays(mountpoint: Path, began: int) -> None:
     decoded = [float(packet.dts_time) for packet in packets(parts[0], "v:0")]
     assert all(before < after for before, after in itertools.pairwise(decoded))
     (playlist,) = (mountpoint / "hls" / NAME).glob("*/media.m3u8")
+    # Segments are shown when nothing that belongs to them can still be on its way.
+    eventually(
+        lambda: playlist.read_text().count("#EXTINF") >= 2 * SECONDS - 1, "segments of both runs"
+    )
     total = 0
     for number, stream in enumerate(streams(playlist)):
         path = mountpoint.parent / f"stream{number}.mp4"
