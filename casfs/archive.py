@@ -139,6 +139,8 @@ class BroadcastWriter:
         """Names this recording session."""
         self.stop_reason = "stopped"
         """What the stop record will say."""
+        self.on_commit: Callable[[Sequence[Group], Sequence[Committed]], None] | None = None
+        """Told of what was committed, once it is kept; must be quick and never raise."""
         self._relay = relay
         self._clock = clock
         self._name = archive.directory_of(broadcast)
@@ -206,6 +208,8 @@ class BroadcastWriter:
             self._append(records)
         self._open_hours |= {group.received_start // HOUR for group in groups}
         self._renew_heads()
+        if self.on_commit is not None:
+            self.on_commit(groups, committed)
         return committed
 
     def stage(self, expected: int | None = None) -> ObjectWriter:

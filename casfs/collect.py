@@ -42,6 +42,8 @@ from casfs.index.expiring import (
     revived_objects,
 )
 from casfs.index.holdings import holdings
+from casfs.index.samples import SUFFIX as SAMPLES_SUFFIX
+from casfs.index.samples import SampleIndex
 from casfs.objects.local import OBJECTS, SUFFIX, hash_descriptor
 from casfs.retention import Policy, undo
 from casfs.survey import Survey
@@ -149,6 +151,7 @@ def collect(
             raise storage_error(error, "collecting in", archive.roots.cas) from error
         if act:
             refresh_index(archive)
+            _forget_samples(archive, collector.gone)
     return collector.outcome()
 
 
@@ -202,6 +205,8 @@ class _Collector:
         self._needed = 0
         self._protected = survey.protected()
         self._left: set[Digest] = set()
+        self.gone: list[Digest] = []
+        """What was deleted and is nowhere else."""
 
     def outcome(self) -> Collection:
         return Collection(
@@ -232,6 +237,8 @@ class _Collector:
                 if self._act:
                     os.unlink(item.path)
                     bags[os.path.dirname(item.path)] = None
+                    if not self._stored(item.digest):
+                        self.gone.append(item.digest)
         for bag in bags:
             sync_directory(bag)
             with contextlib.suppress(OSError):
@@ -361,6 +368,16 @@ class _Restorer:
             # It is rarely empty already.
             os.rmdir(bag)
         return True
+
+
+def _forget_samples(archive: Archive, gone: Sequence[Digest]) -> None:
+    """Drop the sample tables of objects that are gone: a cache, whose trouble is nobody's."""
+    if gone and os.path.exists(archive.index_path + SAMPLES_SUFFIX):
+        with (
+            contextlib.suppress(OSError),
+            contextlib.closing(SampleIndex.open(archive.index_path)) as samples,
+        ):
+            samples.forget(gone)
 
 
 def _is_sound(path: str, digest: Digest) -> bool:

@@ -5,6 +5,9 @@ that file fails, a touch of the mapping is no error that a program could handle 
 ends it without a word. So a recorder has a child do it (`casfs.index.mirror.Mirror`), which may die
 and is started again. Nor does the child's work hold up the recorder's interpreter.
 
+The child derives the sample tables of what was committed, too (`casfs.recordings.sampling`): they
+lie in a file of SQLite like the index. It answers first, so that the index does not wait for them.
+
 Parent and child speak in lines of JSON over the child's stdin and stdout; it ends with its stdin.
 """
 
@@ -24,11 +27,13 @@ from msgspec import Struct
 from casfs.archive import Archive
 from casfs.errors import CasfsError
 from casfs.manifests.layout import JournalPlace
+from casfs.recordings import CommittedPayload, CommittedPayloads, Sampler
 from casfs.roots import Roots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from casfs.archive import Committed, Group
     from casfs.index.mirror import Mirror
 
 _LOG = logging.getLogger(__name__)
@@ -38,6 +43,8 @@ _NICE = 5
 class _Request(Struct, frozen=True):
     places: list[JournalPlace] | None
     """None: all."""
+    payloads: list[CommittedPayload] = []
+    """What sample tables are to be derived of."""
 
 
 class _Answer(Struct, frozen=True):
@@ -55,15 +62,23 @@ class Follower:
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
         self._child: subprocess.Popen[bytes] | None = None
+        self._payloads = CommittedPayloads()
         self.trouble = ""
         """Why the index is behind; empty while all is well."""
+
+    def note(self, groups: Sequence[Group], committed: Sequence[Committed]) -> None:
+        """Have sample tables derived of what was committed, behind the next step.
+
+        Any thread may call it; it does nothing that could take long.
+        """
+        self._payloads.note(groups, committed)
 
     def step(self, places: Iterable[JournalPlace] | None) -> int:
         """Apply what these journals (None: all) have beyond the index; return how many lines.
 
         Never raises.
         """
-        request = _Request(None if places is None else list(places))
+        request = _Request(None if places is None else list(places), self._payloads.take())
         try:
             answer = self._ask(request)
         except OSError as error:
@@ -137,16 +152,24 @@ def main(cas: str, manifests: str, index_path: str) -> int:
     os.nice(_NICE)
     # The parent says what is wrong, from the answers.
     logging.disable(logging.WARNING)
+    archive: Archive | None = None
     mirror: Mirror | None = None
+    sampler: Sampler | None = None
     for line in sys.stdin.buffer:
         request = msgspec.json.decode(line, type=_Request)
         try:
-            mirror = mirror or Archive(Roots(cas, manifests), index_path=index_path).mirror()
+            archive = archive or Archive(Roots(cas, manifests), index_path=index_path)
+            mirror = mirror or archive.mirror()
             answer = _Answer(mirror.step(request.places), mirror.trouble)
         except CasfsError as error:
             answer = _Answer(0, error.message)
         sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
         sys.stdout.buffer.flush()
+        if request.payloads and archive is not None:
+            sampler = sampler or Sampler(archive)
+            sampler.derive(request.payloads)
+    if sampler is not None:
+        sampler.close()
     if mirror is not None:
         mirror.close()
     return 0

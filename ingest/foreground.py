@@ -42,6 +42,7 @@ def record_in_foreground(
     state = RecorderState(broadcast=options.broadcast, relay=origin)
     with contextlib.closing(Follower(archive)) as mirror:
         with archive.writer(options.broadcast, relay=origin) as writer:
+            writer.on_commit = mirror.note
             recorder = Recorder(options, writer, mirror, state)
             try:
                 writer.stop_reason = trio.run(_run, recorder, state, duration)

@@ -10,6 +10,7 @@ import trio
 
 from casfs.cli.options import RootFlags, pass_roots
 from casfs.mount import ArchiveView, MountOptions, serve
+from casfs.recordings import open_recordings
 
 
 @click.command("mount")
@@ -32,8 +33,16 @@ def mount_command(
       umount /mnt/tv
     """
     archive = flags.archive()
-    with contextlib.closing(archive.reader()) as reader:
-        view = ArchiveView(lookup=reader, objects=archive.objects, archive=archive.store_id)
+    with (
+        contextlib.closing(archive.reader()) as reader,
+        contextlib.closing(open_recordings(archive)) as recordings,
+    ):
+        view = ArchiveView(
+            lookup=reader,
+            objects=archive.objects,
+            archive=archive.store_id,
+            recordings=recordings,
+        )
         options = MountOptions(allow_other=allow_other, allow_nonempty=allow_nonempty)
         trio.run(lambda: serve(view, mountpoint, options, on_mounted=_announce))
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from casfs.digest import Digest
-    from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary
+    from casfs.index.rows import BroadcastRow, GroupRow, SealRow, TrackRow, TrackSummary
 
 
 class Lookup(Protocol):
@@ -31,6 +31,9 @@ class Lookup(Protocol):
 
     def summary(self, track: TrackRow) -> TrackSummary:
         """Return the track's totals."""
+
+    def seals(self, broadcast: BroadcastRow) -> Sequence[SealRow]:
+        """Return the hours of the broadcast that were sealed, in the order in which they were."""
 
     def hours(self, track: TrackRow) -> Sequence[int]:
         """Return the hours that hold groups by received-start, as hours since the Unix epoch."""

@@ -18,8 +18,10 @@ from casfs.index.index import Index, IndexFault
 from casfs.index.mirror import HeadOf, catch_up_journal, no_head
 from casfs.index.references import references
 from casfs.index.rows import TrackSummary
+from casfs.index.seals import seals
 from casfs.index.statistics import gather
 from casfs.manifests.layout import (
+    BROADCAST_JOURNAL,
     JournalPlace,
     broadcast_directories,
     expiry_place,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
     from casfs.digest import Digest
     from casfs.index.references import References
-    from casfs.index.rows import BroadcastRow, GroupRow, TrackRow
+    from casfs.index.rows import BroadcastRow, GroupRow, SealRow, TrackRow
     from casfs.index.statistics import ArchiveTotals
     from casfs.manifests.record import Position
 
@@ -120,6 +122,14 @@ class Reader:
             sum(part.bytes for part in parts),
             min((part.first for part in parts if part.first is not None), default=None),
             max((part.last for part in parts if part.last is not None), default=None),
+        )
+
+    def seals(self, broadcast: BroadcastRow) -> Sequence[SealRow]:
+        """Return the hours of the broadcast that were sealed, in the order in which they were."""
+        directory = encode_name(broadcast.name, fold_case=self._fold_case)
+        return self._ask(
+            lambda: [JournalPlace(directory, BROADCAST_JOURNAL)],
+            lambda indexes: [row for index in indexes for row in seals(index, broadcast.number)],
         )
 
     def hours(self, track: TrackRow) -> Sequence[int]:

@@ -28,6 +28,15 @@ class TrackRow(Struct, frozen=True):
     """The commit number of the track's first record; with the broadcast's number, unique."""
 
 
+class SealRow(Struct, frozen=True):
+    """An hour of a broadcast that was sealed."""
+
+    hour: int
+    """In hours since the Unix epoch."""
+    through: int
+    """The highest commit number of what belongs to it."""
+
+
 class TrackSummary(Struct, frozen=True):
     """What a track holds in all."""
 

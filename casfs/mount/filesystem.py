@@ -41,10 +41,13 @@ from casfs.mount.tree import (
     Kind,
     Link,
     Node,
+    Prepared,
     StoredFile,
     Validity,
+    VirtualFile,
 )
 from casfs.mount.views import ArchiveView, build_tree
+from casfs.mount.virtual import OpenVirtual, SharedObjects
 from casfs.mount.workers import Workers
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ log = logging.getLogger(__name__)
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_N = TypeVar("_N", bound=Node)
 
 _KERNEL_SECONDS = {Validity.LASTING: 300.0, Validity.BRIEF: 0.5, Validity.NONE: 0.0}
 _TYPES = {Kind.DIRECTORY: stat.S_IFDIR, Kind.FILE: stat.S_IFREG, Kind.LINK: stat.S_IFLNK}
@@ -115,6 +119,7 @@ class Filesystem(pyfuse3.Operations):
         self._table = NodeTable(self._tree.root)
         self._workers = Workers()
         self._opener = ObjectOpener(view, self._counters, self._workers)
+        self._objects = SharedObjects(self._opener, view.objects, self._workers)
         self._files = OpenFiles()
         self._listings: dict[int, Listing] = {}
         self._last_listing = 0
@@ -123,6 +128,7 @@ class Filesystem(pyfuse3.Operations):
     def close(self) -> None:
         """Give back what is still open; the kernel asks nothing any more."""
         self._files.close_all()
+        self._objects.close()
         self._listings.clear()
 
     # Names and attributes
@@ -132,7 +138,7 @@ class Filesystem(pyfuse3.Operations):
         self, parent_inode: pyfuse3.InodeT, name: bytes, _ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Return the child's attributes, and count the reference that the kernel takes."""
-        directory = await self._directory(parent_inode)
+        directory = await self._prepared(await self._directory(parent_inode))
         try:
             text = name.decode("ascii")
         except UnicodeDecodeError:
@@ -145,6 +151,9 @@ class Filesystem(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.EIO)
         if isinstance(node, GeneratedFile):
             attributes = await self._workers.ask(node.attributes_of, await self._render(node))
+        if isinstance(node, VirtualFile):
+            await self._prepared(node)
+            attributes = await self._workers.ask(node.attributes)
         assert attributes is not None
         self._table.reference(node)
         return self._entry(attributes)
@@ -164,6 +173,8 @@ class Filesystem(pyfuse3.Operations):
         if isinstance(node, GeneratedFile):
             content = await self._render(node)
             return self._entry(await self._workers.ask(node.attributes_of, content))
+        if isinstance(node, VirtualFile):
+            await self._prepared(node)
         return self._entry(await self._workers.ask(node.attributes))
 
     @_answer
@@ -217,7 +228,7 @@ class Filesystem(pyfuse3.Operations):
     @_answer
     async def opendir(self, inode: pyfuse3.InodeT, _ctx: pyfuse3.RequestContext) -> int:
         """Begin a listing."""
-        directory = await self._directory(inode)
+        directory = await self._prepared(await self._directory(inode))
         self._last_listing += 1
         self._listings[self._last_listing] = Listing(directory)
         return self._last_listing
@@ -259,6 +270,14 @@ class Filesystem(pyfuse3.Operations):
             return pyfuse3.FileInfo(
                 fh=pyfuse3.FileHandleT(handle), direct_io=True, keep_cache=False
             )
+        if isinstance(node, VirtualFile):
+            layout = await self._workers.build(node.layout)
+            file = OpenVirtual(node, layout, self._objects, self._workers)
+            return pyfuse3.FileInfo(
+                fh=pyfuse3.FileHandleT(self._files.add(file)),
+                direct_io=node.growing,
+                keep_cache=not node.growing,
+            )
         if not isinstance(node, StoredFile):
             raise pyfuse3.FUSEError(errno.EISDIR)
         try:
@@ -273,7 +292,7 @@ class Filesystem(pyfuse3.Operations):
     @_answer
     async def read(  # type: ignore[override]
         self, fh: pyfuse3.FileHandleT, off: int, size: int
-    ) -> bytes | memoryview:
+    ) -> bytes | bytearray | memoryview:
         """Return the bytes; fewer than asked for only at the end of the file."""
         return await self._files[fh].read(off, size)
 
@@ -299,6 +318,12 @@ class Filesystem(pyfuse3.Operations):
         node = await self._node(inode)
         if not isinstance(node, Directory):
             raise pyfuse3.FUSEError(errno.ENOTDIR)
+        return node
+
+    async def _prepared(self, node: _N) -> _N:
+        """Return the node when it has found out what it has to."""
+        if isinstance(node, Prepared):
+            await self._workers.build(node.prepare)
         return node
 
     async def _render(self, node: GeneratedFile) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from casfs.errors import StorageError
 
@@ -83,7 +83,18 @@ class OpenObject:
             position += count
 
 
-OpenFile = OpenBytes | OpenObject
+class OpenFile(Protocol):
+    """A file that somebody has open."""
+
+    @property
+    def node(self) -> StoredFile | None:
+        """Return the stored file that it is; None if it is of another kind."""
+
+    async def read(self, offset: int, size: int) -> bytes | bytearray | memoryview:
+        """Return up to ``size`` bytes from ``offset``; fewer only at the end."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
 
 
 class OpenFiles:

@@ -75,6 +75,8 @@ class MountStatus(Struct, frozen=True, kw_only=True):
     """How many opens were refused because the object is damaged or missing."""
     damaged: tuple[DamagedObject, ...]
     """The last `LISTED_DAMAGE` objects that were refused, the latest last."""
+    recordings_lacking: tuple[str, ...]
+    """What recordings that were asked for lack, and why; the last hundred, the latest last."""
 
 
 class Counters:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import abc
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
@@ -25,6 +25,7 @@ from casfs.mount.inodes import ROOT_PATH, path_inode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from casfs.media.layout import Extent, Literal
     from casfs.mount.inodes import Family
 
 
@@ -176,6 +177,53 @@ class GeneratedFile(PathNode):
     def attributes(self) -> Attributes:
         """Return what is true of the file if it is opened now."""
         return self.attributes_of(self.render())
+
+
+class Prepared(Node):
+    """A node of which something has to be found out before it is asked, which may take long.
+
+    An adapter calls `prepare` from any thread, several at once if need be, before it looks into a
+    directory, and before it tells the attributes of a file or opens it.
+    """
+
+    @abc.abstractmethod
+    def prepare(self) -> None:
+        """Find it out; returns at once when it is known. Raises NotFoundError, StorageError."""
+
+
+class FileLayout(Protocol):
+    """What the bytes of a file are made of: see `casfs.media.layout.Layout`."""
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of the file."""
+
+    def pieces(self, position: int = 0, length: int | None = None) -> Iterator[Literal | Extent]:
+        """Yield what ``length`` bytes from ``position`` consist of, in order."""
+
+    def overlay(self, data: bytearray, position: int) -> None:
+        """Write what overlays the file's bytes from ``position`` on into ``data``."""
+
+
+class VirtualFile(PathNode, Prepared):
+    """A file that is made of ranges of objects and of bytes that are in none.
+
+    ``state`` tells what its content follows from: with another one it is another file.
+    """
+
+    growing = False
+    """Whether more bytes may come behind those that are there."""
+
+    def __init__(self, path: str, state: str) -> None:
+        super().__init__(path)
+        self._inode = path_inode(f"{path}\0{state}")
+
+    @abc.abstractmethod
+    def layout(self) -> FileLayout:
+        """Return what the bytes are made of now. May block; from any thread.
+
+        Raises NotFoundError, DamagedObjectError, StorageError.
+        """
 
 
 class StoredFile(Node):

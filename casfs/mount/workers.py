@@ -1,7 +1,8 @@
 """The threads in which a mount waits, so that its event loop never does.
 
-Three kinds of waiting are kept apart: questions to the tree (one at a time: the tree is not made
-for several threads), opens (which hash), and reads from disk. None holds up the others.
+Four kinds of waiting are kept apart: questions to the tree (one at a time: the tree is not made
+for several threads), opens (which hash), reads from disk, and building what is shown of many
+objects at once. None holds up the others.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ _T = TypeVar("_T")
 
 _OPENS_AT_ONCE = 8
 _READS_AT_ONCE = 32
+_BUILDS_AT_ONCE = 4
 
 
 class Workers:
@@ -26,6 +28,7 @@ class Workers:
         self._questions = trio.CapacityLimiter(1)
         self._opens = trio.CapacityLimiter(_OPENS_AT_ONCE)
         self._reads = trio.CapacityLimiter(_READS_AT_ONCE)
+        self._builds = trio.CapacityLimiter(_BUILDS_AT_ONCE)
 
     async def ask(self, question: Callable[..., _T], *args: object) -> _T:
         """Put a question to the tree or to what is behind it; others wait until it is answered."""
@@ -41,4 +44,10 @@ class Workers:
         """Wait for the disk. When the mount ends nobody waits for it any more."""
         return await trio.to_thread.run_sync(
             reading, *args, limiter=self._reads, abandon_on_cancel=True
+        )
+
+    async def build(self, building: Callable[..., _T], *args: object) -> _T:
+        """Put something together. When the mount ends nobody waits for it any more."""
+        return await trio.to_thread.run_sync(
+            building, *args, limiter=self._builds, abandon_on_cancel=True
         )

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from casfs.digest import digest_of
-from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary
+from casfs.index.rows import BroadcastRow, GroupRow, SealRow, TrackRow, TrackSummary
 from casfs.objects.local import LocalStore, shard_names
 from casfs.timestamps import HOUR
 
@@ -26,6 +26,8 @@ class Content(Struct, frozen=True):
     broadcasts: tuple[BroadcastRow, ...] = ()
     tracks: tuple[TrackRow, ...] = ()
     groups: tuple[GroupRow, ...] = ()
+    seals: tuple[tuple[int, SealRow], ...] = ()
+    """With the broadcast's number."""
 
     def with_groups(self, *groups: GroupRow) -> Content:
         """Return the content after these groups came, with their tracks and broadcasts."""
@@ -41,6 +43,7 @@ class Content(Struct, frozen=True):
             tuple(broadcasts[number] for number in sorted(broadcasts)),
             tuple(tracks.values()),
             self.groups + groups,
+            self.seals,
         )
 
 
@@ -76,6 +79,9 @@ class MemoryLookup:
             min((group.received_start for group in groups), default=None),
             max((group.received_start for group in groups), default=None),
         )
+
+    def seals(self, broadcast: BroadcastRow) -> Sequence[SealRow]:
+        return [seal for number, seal in self.now().seals if number == broadcast.number]
 
     def hours(self, track: TrackRow) -> Sequence[int]:
         return sorted({group.received_start // HOUR for group in self._current(track)})

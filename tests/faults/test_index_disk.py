@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from casfs.archive import Archive
+from casfs.digest import digest_of
 from casfs.follower import Follower
+from casfs.index.samples import SUFFIX, PayloadName, SampleIndex
 from casfs.roots import Roots, create
+from tests.fakes.fragments import Sample, fragment, init, trak
 from tests.fakes.store import Clock, contents, group, known, make_archive
 from tools.crashes.disk import FILESYSTEMS, Disk, UnavailableError
 from tools.crashes.promises import violations
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BEFORE, MOST = 30, 200
+INIT = init(trak(1))
+MEDIA = group(0, fragment(1, 0, Sample(b"picture")), init=digest_of(INIT))
 
 
 @pytest.fixture
@@ -125,3 +130,22 @@ def test_trouble_in_the_child_is_trouble_here(archive: Archive, follower: Follow
     os.rmdir(archive.index_path)
     follower.step(None)
     assert follower.trouble == ""
+
+
+def test_sample_tables_are_derived_where_a_bad_disk_ends_no_recorder(
+    archive: Archive, follower: Follower
+) -> None:
+    with archive.writer("news", clock=Clock()) as writer:
+        writer.on_commit = follower.note
+        writer.commit([group(0, INIT, track="init.mp4")])
+        (kept,) = writer.commit([MEDIA])
+        follower.step(None)
+        with open("/proc/self/maps", encoding="utf-8") as maps:
+            assert SUFFIX not in maps.read()
+        follower.close()
+    record = kept.record
+    name = PayloadName(record.hash, 0, record.size, "video0.m4s", record.init)
+    with contextlib.closing(SampleIndex.open_for_reading(archive.index_path)) as samples:
+        found = samples.get(name)
+    assert found is not None
+    assert [list(table.sizes) for table in found.tables] == [[len(b"picture")]]

@@ -24,7 +24,9 @@ from casfs.errors import (
     UsageError,
 )
 from casfs.expiries import lock_expiries
+from casfs.index.samples import SUFFIX, PayloadName, SampleIndex
 from casfs.manifests.record import StopRecord
+from casfs.media.samples import GroupSamples
 from casfs.roots import Roots
 from casfs.survey import Survey
 from casfs.timestamps import DAY, HOUR
@@ -51,7 +53,7 @@ from tests.fakes.store import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 SHARED, OLD, NEW = b"in two broadcasts", b"only old", b"only new"
@@ -450,3 +452,30 @@ def tell(writer: subprocess.Popen[str], line: str) -> None:
 def answer(writer: subprocess.Popen[str]) -> str:
     assert writer.stdout is not None
     return writer.stdout.readline().strip()
+
+
+# what is derived from objects goes with them, and its trouble is nobody's
+
+
+def test_sample_tables_are_forgotten_with_their_objects(archive: Archive) -> None:
+    names_of = [PayloadName(digest_of(data), 0, len(data), "v", None) for data in (OLD, SHARED)]
+    with contextlib.closing(SampleIndex.open(archive.index_path)) as samples:
+        samples.put([(name, GroupSamples((), ())) for name in names_of])
+    expire_all(archive)
+    collect_all(archive)
+    assert known_samples(archive, names_of) == [True, True], "what waits can be restored"
+    collect_all(archive, now=LATER + 2 * DAY)
+    assert in_trash(archive) == set()
+    assert known_samples(archive, names_of) == [False, True]
+
+
+def test_sample_tables_that_cannot_be_read_fail_no_collection(archive: Archive) -> None:
+    os.mkdir(archive.index_path + SUFFIX)
+    expire_all(archive)
+    collect_all(archive)
+    assert collect_all(archive, now=LATER + 2 * DAY).deleted.objects == 1
+
+
+def known_samples(archive: Archive, names_of: Sequence[PayloadName]) -> list[bool]:
+    with contextlib.closing(SampleIndex.open_for_reading(archive.index_path)) as samples:
+        return [samples.get(name) is not None for name in names_of]

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from casfs.digest import digest_of
+from casfs.errors import ObjectNotFoundError
 from casfs.index.rows import BroadcastRow, GroupRow, TrackRow
 from casfs.mount.inodes import ROOT_INODE, family_of
 from casfs.mount.listing import Listing
@@ -31,7 +32,7 @@ class NoObjects:
     root = "/"
 
     def open(self, digest: Digest) -> int:
-        raise NotImplementedError
+        raise ObjectNotFoundError(f"object {digest} is not here")
 
     def stat(self, digest: Digest) -> os.stat_result:
         raise NotImplementedError

@@ -224,6 +224,7 @@ def test_the_status_of_a_mount() -> None:
         remembered_opens=1,
         damaged_opens=1,
         damaged=(damaged,),
+        recordings_lacking=("demo: audio: 1 groups left out: is gone",),
     )
     check_members("status.json of a mount", msgspec.json.decode(render_status(status)))
 

@@ -40,10 +40,11 @@ LAYERS: dict[str, frozenset[str]] = {
     "index": _STORES - {"objects"} | {"media"},
     "groups": _STORES - {"roots"},
     "archive": _ARCHIVE - {"archive"},
-    "follower": _ARCHIVE,
     "verify": _ARCHIVE,
     "show": _ARCHIVE,
-    "export": _ARCHIVE,
+    "recordings": _ARCHIVE,
+    "follower": _ARCHIVE | {"recordings"},
+    "export": _ARCHIVE | {"recordings"},
     "adopt": _ARCHIVE,
     "retention": _STORES | {"index"},
     "trash": _GROUND | {"roots", "objects"},
@@ -51,9 +52,9 @@ LAYERS: dict[str, frozenset[str]] = {
     "expire": _ARCHIVE | {"retention", "trash", "expiries"},
     "survey": _ARCHIVE | {"retention", "trash", "expiries", "expire"},
     "collect": _ARCHIVE | {"retention", "trash", "expiries", "expire", "survey"},
-    "mount": _ARCHIVE | {"systemd"},
+    "mount": _ARCHIVE | {"systemd", "recordings"},
     "cli": _ARCHIVE
-    | {"config", "verify", "show", "export", "adopt", "mount"}
+    | {"config", "verify", "show", "export", "adopt", "mount", "recordings"}
     | {"retention", "expire", "collect", "systemd"},
 }
 

@@ -76,6 +76,7 @@ def test_the_status_has_the_members_that_were_promised(tmp_path: Path) -> None:
                 ],
             }
         ],
+        "recordings_lacking": [],
     }
 
 

@@ -78,6 +78,21 @@ class ReadCatalog(msgspec.Struct, frozen=True, tag=True):
     broadcast: str
 
 
+class OpenContainer(msgspec.Struct, frozen=True, tag=True):
+    broadcast: str
+    format: str
+    """``FMP4``, ``TS``, ``FLV`` or ``MKV``."""
+
+
+class WriteContainer(msgspec.Struct, frozen=True, tag=True):
+    broadcast: str
+    data: bytes
+
+
+class FinishContainer(msgspec.Struct, frozen=True, tag=True):
+    broadcast: str
+
+
 Command = (
     CreateBroadcast
     | CreateTrack
@@ -91,6 +106,9 @@ Command = (
     | EndBroadcast
     | SetCatalogSection
     | ReadCatalog
+    | OpenContainer
+    | WriteContainer
+    | FinishContainer
 )
 
 

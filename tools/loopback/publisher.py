@@ -36,11 +36,14 @@ from tools.loopback.commands import (
     CreateGroup,
     CreateTrack,
     EndBroadcast,
+    FinishContainer,
     FinishGroup,
     FinishTrack,
+    OpenContainer,
     ReadCatalog,
     SetCatalogSection,
     Unannounce,
+    WriteContainer,
     WriteFrames,
 )
 from tools.loopback.process import START_TIMEOUT, LineProcess, LoopbackError
@@ -154,6 +157,21 @@ class Publisher:
         confirmation = self._do(ReadCatalog(broadcast))
         assert confirmation.sequence is not None
         return confirmation.sequence, confirmation.frames
+
+    def open_container(self, broadcast: str, container: str) -> None:
+        """Have the implementation's own importer publish a container's tracks, and a catalog.
+
+        ``container``: ``FMP4``, ``TS``, ``FLV`` or ``MKV``.
+        """
+        self._do(OpenContainer(broadcast, container))
+
+    def write_container(self, broadcast: str, data: bytes) -> None:
+        """Give the importer more of the container's bytes."""
+        self._do(WriteContainer(broadcast, data))
+
+    def finish_container(self, broadcast: str) -> None:
+        """End the container."""
+        self._do(FinishContainer(broadcast))
 
     def kill(self) -> None:
         """End the publisher without a farewell (SIGKILL)."""

@@ -18,11 +18,14 @@ from tools.loopback.commands import (
     CreateGroup,
     CreateTrack,
     EndBroadcast,
+    FinishContainer,
     FinishGroup,
     FinishTrack,
+    OpenContainer,
     ReadCatalog,
     SetCatalogSection,
     Unannounce,
+    WriteContainer,
     WriteFrames,
 )
 from tools.loopback.process import START_TIMEOUT
@@ -42,6 +45,7 @@ class _Broadcasts:
         self._client = client
         self._broadcasts: dict[str, moq.BroadcastProducer] = {}
         self._tracks: dict[tuple[str, str], moq.TrackProducer] = {}
+        self._containers: dict[str, moq.ContainerStreamProducer] = {}
         self._groups: dict[tuple[str, str, int], moq.GroupProducer] = {}
 
     async def carry_out(self, command: Command) -> Confirmation:
@@ -59,6 +63,8 @@ class _Broadcasts:
                 self._forget_group(command)
             case CreateTrack() | FinishTrack():
                 self._track(command)
+            case OpenContainer() | WriteContainer() | FinishContainer():
+                self._container(command)
             case ReadCatalog():
                 return await self._read_catalog(command.broadcast)
             case _:
@@ -88,6 +94,17 @@ class _Broadcasts:
                     del self._tracks[track]
                 for group in [key for key in self._groups if key[0] == command.broadcast]:
                     del self._groups[group]
+
+    def _container(self, command: OpenContainer | WriteContainer | FinishContainer) -> None:
+        match command:
+            case OpenContainer():
+                container = moq.ContainerFormat[command.format]
+                opened = self._broadcasts[command.broadcast].publish_container_stream(container)
+                self._containers[command.broadcast] = opened
+            case WriteContainer():
+                self._containers[command.broadcast].write(command.data)
+            case FinishContainer():
+                self._containers.pop(command.broadcast).finish()
 
     def _track(self, command: CreateTrack | FinishTrack) -> None:
         if isinstance(command, FinishTrack):
