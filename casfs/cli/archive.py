@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     " audio0.m4s]",
 )
 @click.option("--duration", type=Duration(), help="End after this time (90s, 15m, 2h).")
+@click.option(
+    "--coalesce",
+    type=click.Choice(["auto", "never"]),
+    default="auto",
+    show_default=True,
+    help="Keep the small groups of a fast track (one audio frame a group) some seconds at a time in"
+    " one object; or each group in its own.",
+)
 @pass_relay
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as one JSON object.")
 @pass_roots
@@ -36,6 +44,7 @@ def archive_command(
     broadcast: str,
     tracks: tuple[str, ...],
     duration: float | None,
+    coalesce: str,
     as_json: bool,
 ) -> None:
     """Record a broadcast from a MoQ relay until it is told to stop.
@@ -57,6 +66,7 @@ def archive_command(
         tracks=tuple(dict.fromkeys(tracks)) or DEFAULT_TRACKS,
         tls=relay.tls(),
         session=relay.session(),
+        coalesce=coalesce == "auto",
     )
     _summarise(record_in_foreground(flags.archive(), options, duration=duration), as_json=as_json)
 

@@ -9,7 +9,8 @@ from msgspec import Struct
 from casfs.errors import NotFoundError
 from casfs.manifests.layout import JournalPlace
 from casfs.manifests.locate import lines_from
-from casfs.manifests.record import GapRecord, GroupRecord
+from casfs.manifests.record import GapRecord
+from casfs.manifests.runs import first_number, kept_groups
 from casfs.names import encode_name
 from casfs.timestamps import parse_time
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from casfs.index.reader import Reader
     from casfs.index.rows import TrackRow
     from casfs.manifests.locate import PlacedLine
+    from casfs.manifests.record import AnyRecord, GroupRecord
 
 
 class Commits(Struct, frozen=True):
@@ -84,21 +86,30 @@ class Selection:
         )
 
     def lines(self, track: TrackRow, commits: Commits) -> Iterator[PlacedLine]:
-        """Yield the lines of the groups that stand, and of the gaps, in the order of commits."""
+        """Yield the lines of the groups that stand, and of the gaps, in the order of commits.
+
+        The line of a run comes whole, if any of its groups belongs to the span.
+        """
         directory = self.journal(track.name).directory(self._archive.roots.manifests)
         for placed in lines_from(directory, commits.first):
             record = placed.line.record
-            if record.n > commits.last:
+            if first_number(record) > commits.last:
                 return
-            if isinstance(record, GroupRecord):
-                belongs = (
-                    self.span.holds(parse_time(record.received_start))
-                    and self._reader.group(track.broadcast.number, record.n) is not None
-                )
+            if isinstance(record, GapRecord):
+                belongs = self._touches(record)
             else:
-                belongs = isinstance(record, GapRecord) and self._touches(record)
+                belongs = any(True for _ in self.groups(track, record))
             if belongs:
                 yield placed
+
+    def groups(self, track: TrackRow, record: AnyRecord) -> Iterator[GroupRecord]:
+        """Yield those groups of a record that belong to the span and stand."""
+        for kept in kept_groups(record):
+            if (
+                self.span.holds(parse_time(kept.record.received_start))
+                and self._reader.group(track.broadcast.number, kept.record.n) is not None
+            ):
+                yield kept.record
 
     def _touches(self, gap: GapRecord) -> bool:
         since, until = self.span.since, self.span.until

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from casfs.digest import Digest
+    from casfs.index.extents import ExtentRow
     from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary
 
 
@@ -44,14 +45,29 @@ class Lookup(Protocol):
         a listing can stop at any point.
         """
 
+    def extents(
+        self, track: TrackRow, start: int, stop: int, *, after: int = 0
+    ) -> Iterator[ExtentRow]:
+        """Yield what holds these groups, each time as one: a run, or a group with its own record.
+
+        In the same order, with the commit numbers of their last groups. Those at the edges may
+        hold other groups, too.
+        """
+
     def newest(self, track: TrackRow) -> GroupRow | None:
         """Return the complete group with the highest (epoch, sequence); if none, an incomplete."""
 
     def group(self, broadcast_number: int, n: int) -> GroupRow | None:
-        """Return the group that this record committed, or None if it is unknown or superseded."""
+        """Return the group with this commit number, or None if it is unknown or superseded."""
+
+    def extent(self, broadcast_number: int, n: int) -> ExtentRow | None:
+        """Return the extent that holds this group, or None."""
 
     def find(self, track: TrackRow, epoch: int, sequence: int) -> GroupRow | None:
         """Return the group of this identity, or None."""
+
+    def extent_of(self, track: TrackRow, epoch: int, sequence: int) -> ExtentRow | None:
+        """Return the extent that holds the group of this identity, or None."""
 
     def referencing(self, digest: Digest) -> Iterator[GroupRow]:
         """Yield every group whose payload lies in this object."""

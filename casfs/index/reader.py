@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from casfs.digest import Digest
+    from casfs.index.extents import ExtentRow
     from casfs.index.references import References
     from casfs.index.rows import BroadcastRow, GroupRow, TrackRow
     from casfs.index.statistics import ArchiveTotals
@@ -136,10 +137,19 @@ class Reader:
         self, track: TrackRow, start: int, stop: int, *, after: int = 0
     ) -> Iterator[GroupRow]:
         """Yield groups, hour by hour, as `casfs.index.lookup.Lookup` says."""
+        for extent in self.extents(track, start, stop, after=after):
+            for row in extent.group_rows():
+                if start <= row.received_start < stop and row.n > after:
+                    yield row
+
+    def extents(
+        self, track: TrackRow, start: int, stop: int, *, after: int = 0
+    ) -> Iterator[ExtentRow]:
+        """Yield extents, hour by hour, as `casfs.index.lookup.Lookup` says."""
         for hour in self.hours(track):
             if (hour + 1) * HOUR > start and hour * HOUR < stop:
                 for row in self._hour(track, hour, after):
-                    if start <= row.received_start < stop:
+                    if row.received_start < stop and row.received_end >= start:
                         yield row
 
     def newest(self, track: TrackRow) -> GroupRow | None:
@@ -156,8 +166,13 @@ class Reader:
         return self._ask_track(track, newest)
 
     def group(self, broadcast_number: int, n: int) -> GroupRow | None:
-        """Return the group that this record committed, or None if unknown or superseded."""
-        find = partial(_find_group, broadcast_number, n)
+        """Return the group with this commit number, or None if unknown or superseded."""
+        extent = self.extent(broadcast_number, n)
+        return None if extent is None else extent.numbered(n)
+
+    def extent(self, broadcast_number: int, n: int) -> ExtentRow | None:
+        """Return the extent with that group, or None."""
+        find = partial(_find_extent, broadcast_number, n)
         known = self._ask(list, find)
         if known is None:
             # It may have been committed a moment ago, in any broadcast.
@@ -169,10 +184,15 @@ class Reader:
 
     def find(self, track: TrackRow, epoch: int, sequence: int) -> GroupRow | None:
         """Return the group of this identity, or None."""
+        extent = self.extent_of(track, epoch, sequence)
+        return None if extent is None else extent.group_of(sequence)
+
+    def extent_of(self, track: TrackRow, epoch: int, sequence: int) -> ExtentRow | None:
+        """Return the extent with the group of this identity, or None."""
         return self._ask_track(
             track,
             lambda indexes: _first(
-                index.find(track, epoch, sequence) for index in reversed(indexes)
+                index.extent_of(track, epoch, sequence) for index in reversed(indexes)
             ),
         )
 
@@ -254,7 +274,7 @@ class Reader:
     def _ask_track(self, track: TrackRow, question: Callable[[Sequence[Index]], T]) -> T:
         return self._ask(lambda: [self._place(track.broadcast.name, track.name)], question)
 
-    def _hour(self, track: TrackRow, hour: int, after: int) -> Iterator[GroupRow]:
+    def _hour(self, track: TrackRow, hour: int, after: int) -> Iterator[ExtentRow]:
         while True:
             page = self._ask_track(track, partial(_page, track, hour, after))
             yield from (row for row in page if not self._hidden(row))
@@ -339,16 +359,16 @@ class Reader:
         self._fresh.clear()
 
 
-def _page(track: TrackRow, hour: int, after: int, indexes: Sequence[Index]) -> list[GroupRow]:
+def _page(track: TrackRow, hour: int, after: int, indexes: Sequence[Index]) -> list[ExtentRow]:
     """Return a page of an hour. Commit numbers only rise from the index to the overlay."""
-    page: list[GroupRow] = []
+    page: list[ExtentRow] = []
     for index in indexes:
-        page += index.groups(track, hour, after, _PAGE - len(page))
+        page += index.extents(track, hour, after, _PAGE - len(page))
     return page
 
 
-def _find_group(number: int, n: int, indexes: Sequence[Index]) -> GroupRow | None:
-    return _first(index.group(number, n) for index in indexes)
+def _find_extent(number: int, n: int, indexes: Sequence[Index]) -> ExtentRow | None:
+    return _first(index.extent(number, n) for index in indexes)
 
 
 def _first(rows: Iterable[T | None]) -> T | None:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from casfs.errors import storage_error
 from casfs.manifests.chain import JournalReader
 from casfs.manifests.record import Line
+from casfs.manifests.runs import names_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,10 +48,13 @@ def lines_from(directory: str, n: int) -> Iterator[PlacedLine]:
 
 
 def find_line(directory: str, n: int) -> PlacedLine | None:
-    """Return the line of the record with this commit number, or None; raises StorageError."""
+    """Return the line of the record with this commit number, or None; raises StorageError.
+
+    The line of a run has the numbers of all its groups.
+    """
     for placed in lines_from(directory, n):
         if placed.line.record.n >= n:
-            return placed if placed.line.record.n == n else None
+            return placed if names_group(placed.line.record, n) else None
     return None
 
 

@@ -16,6 +16,7 @@ Times are RFC 3339 text with nine decimals; integers that can pass 2**53 are tex
 from __future__ import annotations
 
 import contextlib
+import itertools
 from typing import Final
 
 import msgspec
@@ -119,6 +120,61 @@ class GroupRecord(Record, frozen=True, kw_only=True, gc=False, tag="group"):
     protocol: str
     recorder: str
     writer: str
+
+
+class RunRecord(Record, frozen=True, kw_only=True, gc=False, tag="run"):
+    """Many small complete groups of one track, epoch and hour, whose payloads are one object.
+
+    The arrays have one item for each group, by rising sequence; the payloads lie in the object in
+    the same order, one behind the other. Each group has a commit number of its own: ``n`` is that
+    of the last one, and the numbers of the others come right before it.
+    `casfs.manifests.runs.kept_groups` takes a run apart. Raises ValueError if it makes no sense.
+    """
+
+    epoch: int
+    sequences: list[str]
+    """The publisher's group numbers, decimal, rising."""
+    sizes: list[int]
+    """The length of each payload, bytes; their sum is ``size``."""
+    hashes: list[Digest]
+    """The BLAKE3 of each payload for itself."""
+    frame_sizes: list[list[int]]
+    frame_timestamps: list[list[str]] | None
+    timescale: str | None
+    starts: list[int]
+    """When the first byte of each group came, in nanoseconds since ``received_start``."""
+    ends: list[int]
+    """When its last byte came, likewise."""
+    hash: Digest
+    path: str
+    """The object, relative to the CAS root."""
+    offset: int
+    """Where the first payload begins in the object, bytes."""
+    size: int
+    init: Digest | None
+    received_start: str
+    """When the earliest group began."""
+    received_end: str
+    """When the latest one ended."""
+    relay: str
+    protocol: str
+    recorder: str
+    writer: str
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be taken apart."""
+        count = len(self.sequences)
+        columns = (self.sizes, self.hashes, self.frame_sizes, self.starts, self.ends)
+        sequences = [int(sequence) for sequence in self.sequences]
+        if (
+            not 0 < count <= self.n
+            or any(len(column) != count for column in columns)
+            or (self.frame_timestamps is not None and len(self.frame_timestamps) != count)
+            or sum(self.sizes) != self.size
+            or min(*self.sizes, *self.starts, 0) < 0
+            or any(one >= other for one, other in itertools.pairwise(sequences))
+        ):
+            raise ValueError("a run whose arrays do not fit each other")
 
 
 class GapRecord(Record, frozen=True, kw_only=True, tag="gap"):
@@ -242,6 +298,7 @@ class UnknownRecord(Struct, frozen=True, kw_only=True):
 KnownRecord = (
     SegmentRecord
     | GroupRecord
+    | RunRecord
     | GapRecord
     | StartRecord
     | StopRecord

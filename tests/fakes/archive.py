@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from casfs.digest import digest_of
+from casfs.index.extents import ExtentRow
 from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary
 from casfs.objects.local import LocalStore, shard_names
 from casfs.timestamps import HOUR
@@ -87,6 +88,11 @@ class MemoryLookup:
             if group.n > after and start <= group.received_start < stop:
                 yield group
 
+    def extents(
+        self, track: TrackRow, start: int, stop: int, *, after: int = 0
+    ) -> Iterator[ExtentRow]:
+        yield from map(_extent, self.groups(track, start, stop, after=after))
+
     def newest(self, track: TrackRow) -> GroupRow | None:
         groups = self._current(track)
         return max(groups, key=lambda g: (g.complete, g.epoch, g.sequence), default=None)
@@ -97,6 +103,14 @@ class MemoryLookup:
                 track = TrackRow(group.broadcast, group.track, 0)
                 return group if self.find(track, group.epoch, group.sequence) == group else None
         return None
+
+    def extent(self, broadcast_number: int, n: int) -> ExtentRow | None:
+        found = self.group(broadcast_number, n)
+        return None if found is None else _extent(found)
+
+    def extent_of(self, track: TrackRow, epoch: int, sequence: int) -> ExtentRow | None:
+        found = self.find(track, epoch, sequence)
+        return None if found is None else _extent(found)
 
     def find(self, track: TrackRow, epoch: int, sequence: int) -> GroupRow | None:
         for group in self._current(track):
@@ -118,6 +132,10 @@ class MemoryLookup:
                 if before is None or not before.complete:
                     by_identity[group.epoch, group.sequence] = group
         return list(by_identity.values())
+
+
+def _extent(group: GroupRow) -> ExtentRow:
+    return ExtentRow(**msgspec.structs.asdict(group), groups=1, last_sequence=group.sequence)
 
 
 class FileLookup(MemoryLookup):

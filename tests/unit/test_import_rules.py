@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 _GROUND = frozenset({"errors", "digest", "timestamps", "names", "durable"})
 _STORES = _GROUND | {"roots", "objects", "manifests"}
-_ARCHIVE = _STORES | {"index", "media", "heads", "admission", "archive"}
+_ARCHIVE = _STORES | {"index", "media", "heads", "admission", "groups", "archive"}
 LAYERS: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "digest": frozenset({"errors"}),
@@ -34,6 +34,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "objects": _GROUND,
     "manifests": _GROUND,
     "roots": _GROUND | {"objects"},
+    "groups": _STORES,
     "config": _GROUND | {"roots"},
     "heads": _GROUND | {"roots", "manifests"},
     "admission": _GROUND | {"roots", "manifests", "heads"},
@@ -61,6 +62,7 @@ PURE = (
     "casfs.adopt.epochs",
     "casfs.manifests.record",
     "casfs.manifests.expiry",
+    "casfs.manifests.runs",
     "casfs.retention",
     "casfs.media",
     "casfs.mount.tree",

@@ -10,7 +10,8 @@ import pytest
 
 from casfs.digest import digest_of
 from casfs.errors import StorageError
-from casfs.index.rows import BroadcastRow, GroupRow
+from casfs.index.extents import ExtentRow
+from casfs.index.rows import BroadcastRow
 from casfs.mount.broadcasts import GroupFile
 from casfs.mount.openfiles import OpenBytes, OpenFiles, OpenObject
 from casfs.mount.workers import Workers
@@ -24,7 +25,7 @@ OFFSET, SIZE = 1000, 100_000
 
 def group_file(n: int = 1) -> GroupFile:
     return GroupFile(
-        GroupRow(
+        ExtentRow(
             broadcast=BroadcastRow(1, "demo"),
             track="0",
             n=n,
