@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from tools.benchmarks import durable_put, index_lookup, index_rebuild, verification
+from tools.benchmarks import durable_put, index_lookup, index_rebuild, small_groups, verification
 from tools.benchmarks.bench import Bench
 from tools.benchmarks.measuring import BenchError
 from tools.benchmarks.peers import Peers
@@ -43,6 +43,7 @@ SUITES: dict[str, dict[str, Callable[[Bench], Iterator[Row]]]] = {
     "store": {
         "put": durable_put.against_system_calls,
         "put-backups": durable_put.against_backups,
+        "small-groups": small_groups.against_one_object_each,
         "verify": verification.against_hashing,
         "verify-backups": verification.against_backups,
         "rebuild": index_rebuild.against_inserting,

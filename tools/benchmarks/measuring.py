@@ -38,6 +38,10 @@ class Measurement(Struct, frozen=True):
     """Of what counts; for a command from its start to its end."""
     peak_bytes: int
     """The most memory that the process held at any time (resident, file pages included)."""
+    files: int = 0
+    """How many it left, directories included, where that was counted."""
+    disk_bytes: int = 0
+    """The disk that they take, likewise."""
 
 
 class Contender(Struct, frozen=True):
