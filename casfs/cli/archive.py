@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from casfs.cli.options import Duration, RootFlags, pass_roots
-from casfs.cli.output import format_bytes, print_json, printable, say
+from casfs.cli.output import format_bytes, print_json, printable, say, warn_of_inodes
 from casfs.cli.relay_options import RelayFlags, pass_relay, url_option
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def archive_command(
         session=relay.session(),
         coalesce=coalesce == "auto",
     )
-    _summarise(record_in_foreground(flags.archive(), options, duration=duration), as_json=as_json)
+    archive = flags.archive()
+    warn_of_inodes(archive.roots)
+    _summarise(record_in_foreground(archive, options, duration=duration), as_json=as_json)
 
 
 def _summarise(state: RecorderState, *, as_json: bool) -> None:

@@ -35,6 +35,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "manifests": _GROUND,
     "roots": _GROUND | {"objects"},
     "groups": _STORES,
+    "capacity": _GROUND | {"roots"},
     "config": _GROUND | {"roots"},
     "heads": _GROUND | {"roots", "manifests"},
     "admission": _GROUND | {"roots", "manifests", "heads"},
@@ -52,7 +53,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "mount": _ARCHIVE | {"systemd"},
     "cli": _ARCHIVE
     | {"config", "verify", "show", "export", "adopt", "mount"}
-    | {"retention", "expire", "collect", "systemd"},
+    | {"retention", "expire", "collect", "systemd", "capacity"},
 }
 
 PURE = (
