@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from casfs.archive import Archive
     from casfs.export.manifest import Span
+    from casfs.index.extents import ExtentRow
     from casfs.index.reader import Reader
     from casfs.index.rows import TrackRow
     from casfs.manifests.locate import PlacedLine
@@ -104,11 +105,13 @@ class Selection:
 
     def groups(self, track: TrackRow, record: AnyRecord) -> Iterator[GroupRecord]:
         """Yield those groups of a record that belong to the span and stand."""
+        extent: ExtentRow | None = None
         for kept in kept_groups(record):
-            if (
-                self.span.holds(parse_time(kept.record.received_start))
-                and self._reader.group(track.broadcast.number, kept.record.n) is not None
-            ):
+            if not self.span.holds(parse_time(kept.record.received_start)):
+                continue
+            if extent is None or extent.n < kept.record.n:
+                extent = self._reader.extent(track.broadcast.number, kept.record.n)
+            if extent is not None:
                 yield kept.record
 
     def _touches(self, gap: GapRecord) -> bool:

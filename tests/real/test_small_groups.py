@@ -24,7 +24,8 @@ def test_one_audio_frame_a_group_is_kept_in_runs_and_comes_out_group_by_group(
     dice = random.Random(11)
     station = Station(publisher, "demo/radio", AUDIO, VIDEO)
     with installation.recording(relay, station.name) as recorder:
-        recorder.says("connected to")
+        station.send(VIDEO, dice.randbytes(50_000))
+        installation.wait_for(station.name, VIDEO, 1)
         begun = time.monotonic()
         for number in range(COUNT):
             # The publisher's own pace: what counts is that it is far above ten a second.

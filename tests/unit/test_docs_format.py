@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from casfs.archive import Run
 from casfs.digest import digest_of
 from casfs.errors import StorageError
 from casfs.heads import Heads
@@ -309,6 +310,7 @@ def small(archive: Archive) -> Archive:
     first.now += DAY
     with archive.writer(BROADCAST, clock=first) as writer:
         writer.commit([group(2, epoch=2), group(10), group(3, b"cut", epoch=2, complete=False)])
+        writer.commit([Run((group(4, epoch=2), group(5, b"", epoch=2), group(12, epoch=2)))])
     return archive
 
 
@@ -320,7 +322,7 @@ def test_commands_list_the_groups(small: Archive, tools: dict[str, str]) -> None
     assert sorted((row[1], int(row[2]), int(row[3])) for row in rows) == sorted(
         [("silent", 1, 11)]
         + [(TRACK, 1, number) for number in (7, 7, 8, 9, 10, 10)]
-        + [(TRACK, 2, 2), (TRACK, 2, 3)]
+        + [(TRACK, 2, number) for number in (2, 3, 4, 5, 12)]
     )
 
 
@@ -328,7 +330,9 @@ def test_commands_concatenate_a_track(small: Archive, tools: dict[str, str]) -> 
     payload = b"half and half" + b"".join(
         f"{TRACK} {epoch} {number}".encode() for epoch, number in ((1, 8), (1, 9), (1, 10), (2, 2))
     )
-    assert run_block(small, tools, "track='demo%2Ftv/video0.m4s'") == payload + b"cut"
+    assert run_block(small, tools, "track='demo%2Ftv/video0.m4s'") == (
+        payload + b"cut" + f"{TRACK} 2 4{TRACK} 2 12".encode()
+    )
 
 
 def test_commands_find_damaged_objects(small: Archive, tools: dict[str, str]) -> None:
@@ -393,6 +397,7 @@ def journals(directory: Path) -> Iterator[tuple[str, Path]]:
         with archive.writer(BROADCAST, clock=clock) as writer:
             for number in range(3):
                 writer.commit([group(number + clock.now)])
+            writer.commit([Run((group(3 + clock.now), group(4 + clock.now)))])
         clock.now += DAY
     crash(writer_that_fails(archive, clock))
     crash(writer_that_fails(archive, clock))
