@@ -27,7 +27,9 @@ MOST_BYTES = 1 << 20
 MOST_GROUPS = 4096
 """Nor has it more groups."""
 
-_FAR = 1000
+_FAR = 16
+"""A step of the sequences that is so many times the least one ends a run. Whoever looks for a
+sequence has to look at every run that may reach over it."""
 
 
 class Group(Struct, frozen=True, kw_only=True):

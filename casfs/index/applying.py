@@ -123,7 +123,12 @@ class JournalRows:
         """Add groups of which nothing is known yet; return False, with nothing done, if it is."""
         if self._below is not None:
             return False
-        rows = [self._row(group, members_of(group), current=True) for group in groups]
+        rows = [
+            self._group_row(group)
+            if isinstance(group, GroupRecord)
+            else self._row(group, members_of(group), current=True)
+            for group in groups
+        ]
         if self._meets_a_run(rows):
             return False
         self._connection.execute("savepoint new_groups")
@@ -272,6 +277,30 @@ class JournalRows:
             members[-1].sequence,
             max(member.received_start for member in members),
             None if isinstance(record, GroupRecord) else pack_members(members),
+        )
+
+    def _group_row(self, record: GroupRecord) -> _Row:
+        """Return what `_row` would, for the record that nearly every line is."""
+        sequence, start = int(record.sequence), parse_time(record.received_start)
+        return _Row(
+            record.number,
+            record.n,
+            self._journal,
+            record.epoch,
+            sequence,
+            bytes.fromhex(record.hash),
+            record.offset,
+            record.size,
+            start,
+            parse_time(record.received_end),
+            record.complete,
+            bytes.fromhex(record.init) if record.init is not None else None,
+            True,
+            self._expired.name(record.number, start // HOUR, record.n),
+            1,
+            sequence,
+            start,
+            None,
         )
 
     def _add_event(self, record: Record) -> None:
