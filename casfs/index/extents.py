@@ -148,10 +148,18 @@ class ExtentRow(GroupRow, frozen=True):
 
     def _alone(self) -> GroupRow:
         return GroupRow(
-            *(self.broadcast, self.track, self.n, self.epoch, self.sequence, self.hash),
-            *(self.offset, self.size, self.received_start, self.received_end),
-            complete=self.complete,
-            init=self.init,
+            self.broadcast,
+            self.track,
+            self.n,
+            self.epoch,
+            self.sequence,
+            self.hash,
+            self.offset,
+            self.size,
+            self.received_start,
+            self.received_end,
+            self.complete,
+            self.init,
         )
 
 
@@ -163,23 +171,24 @@ EXTENT_COLUMNS = (
 
 
 def extent_row(row: Any) -> ExtentRow:  # noqa: ANN401  a row of SQLite
-    """Return the row of `EXTENT_COLUMNS`."""
-    number, broadcast, track, n, epoch, sequence, digest, offset, size, *rest = row
-    start, end, whole, init, groups, last_sequence, members = rest
+    """Return the row of `EXTENT_COLUMNS`, whatever stands behind them."""
+    number, broadcast, track, n, epoch, sequence, digest, offset, size, start, end = row[:11]
+    whole, init, groups, last_sequence, members = row[11:16]
     return ExtentRow(
-        broadcast=BroadcastRow(number, broadcast),
-        track=track,
-        n=n,
-        epoch=epoch,
-        sequence=sequence,
-        hash=Digest(digest.hex()),
-        offset=offset,
-        size=size,
-        received_start=start,
-        received_end=end,
-        complete=bool(whole),
-        init=Digest(init.hex()) if init is not None else None,
-        groups=groups,
-        last_sequence=last_sequence,
-        members=members,
+        BroadcastRow(number, broadcast),
+        track,
+        n,
+        epoch,
+        sequence,
+        Digest(digest.hex()),
+        offset,
+        size,
+        start,
+        end,
+        bool(whole),
+        Digest(init.hex()) if init is not None else None,
+        None,
+        groups,
+        last_sequence,
+        members,
     )

@@ -342,7 +342,7 @@ class Index:
             " order by g.n limit ?",
             (track.broadcast.number, track.name, hour, after, most),
         )
-        return [extent_row(row[:-1]) for row in rows.fetchall()]
+        return [extent_row(row) for row in rows.fetchall()]
 
     def groups(self, track: TrackRow, hour: int, after: int, most: int) -> list[GroupRow]:
         """Return the current groups of ``most`` extents of one hour in rising ``n > after``."""
@@ -358,7 +358,7 @@ class Index:
         row = self._one(
             f"{_FROM_GROUPS} where g.number = ? and g.n >= ? order by g.n limit 1", (number, n)
         )
-        extent = extent_row(row[:-1]) if row is not None and row[-1] else None
+        extent = extent_row(row) if row is not None and row[-1] else None
         return extent if extent is not None and extent.n - extent.groups < n else None
 
     def group(self, number: int, n: int) -> GroupRow | None:
@@ -381,7 +381,7 @@ class Index:
             f"{_FROM_GROUPS} where g.hash = ? and not g.expired order by g.number, g.n",
             (bytes.fromhex(digest),),
         )
-        return [group for row in rows.fetchall() for group in extent_row(row[:-1]).group_rows()]
+        return [group for row in rows.fetchall() for group in extent_row(row).group_rows()]
 
     def objects(self, shard: str) -> Iterator[tuple[Digest, int | None]]:
         """Yield each object of a shard that a record needs, and the bytes it must have at least.

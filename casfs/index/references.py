@@ -80,7 +80,7 @@ def references(indexes: Sequence[Index], digest: Digest, most: int) -> Reference
             " where g.hash = ? and not g.expired order by g.number, g.n limit ?",
             (raw, most),
         ):
-            extent = extent_row(row[:-1])
+            extent = extent_row(row)
             number = extent.broadcast.number
             hidden = index is not indexes[-1] and indexes[-1].hides(number, extent.n)
             listed += [
