@@ -30,6 +30,10 @@ ROWS = [
     ("durable put", "fsync, rename, fsync directory in 16 threads"),
     ("durable put", "restic backup"),
     ("durable put", "borg create"),
+    *[
+        (f"16 x 47 groups/s of 400 B, 2 s: {name}", "one object")
+        for name in ("files", "disk", "CPU")
+    ],
     ("full verify", "b3sum --num-threads 2"),
     ("full verify", "restic check --read-data"),
     ("full verify", "borg check --verify-data"),

@@ -40,7 +40,7 @@ _SECONDS = 60
 
 def against_one_object_each(bench: Bench) -> Iterator[Row]:
     """Compare runs with one object a group, by files, by disk and by processor time."""
-    seconds = bench.scaled(_SECONDS)
+    seconds = max(int(MOST_SECONDS), round(_SECONDS * bench.scale))
     subject, other = "in runs", "one object each"
     runs = take_turns(
         [
