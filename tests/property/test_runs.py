@@ -156,7 +156,7 @@ def answers(archive: Archive, reader: Reader) -> list[object]:
     return found
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(st.lists(steps, min_size=1, max_size=5))
 def test_with_runs_every_answer_is_the_same_as_without(history: list[Step]) -> None:
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
