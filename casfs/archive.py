@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from casfs import __version__
 from casfs.admission import check_clock, check_heads, lock_broadcast, next_broadcast_number
-from casfs.durable import make_directory
+from casfs.durable import make_directory, sweep_unfinished
 from casfs.errors import StorageError, storage_error
 from casfs.groups import (
     Committed,
@@ -33,7 +33,8 @@ from casfs.groups import (
     run_members,
 )
 from casfs.heads import Heads, KnownHeads, write_heads
-from casfs.index.mirror import Mirror
+from casfs.index.index import IndexFault
+from casfs.index.mirror import Mirror, sweep_unfinished_indexes
 from casfs.index.reader import Reader
 from casfs.manifests.journal import Journal, JournalIdentity
 from casfs.manifests.layout import BROADCAST_JOURNAL, JournalPlace, journal_places
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
 
     from casfs.manifests.runs import KeptGroup
     from casfs.objects.store import Stored
+    from casfs.objects.syncing import StrategyName
+    from casfs.objects.writing import ObjectWriter
 
 __all__ = ["WRITER", "Archive", "BroadcastWriter", "Committed", "Group", "Run"]
 
@@ -78,8 +81,16 @@ class Archive:
     Raises NotInitialisedError, ForeignRootError, UnsupportedFormatError, StorageError.
     """
 
-    def __init__(self, roots: Roots, *, index_path: str | None = None) -> None:
+    def __init__(
+        self,
+        roots: Roots,
+        *,
+        index_path: str | None = None,
+        sync_strategy: StrategyName = "auto",
+    ) -> None:
         self.roots = roots
+        self.sync_strategy = sync_strategy
+        """How writers make objects durable (`casfs.objects.syncing`)."""
         self.format: Format = recognise(roots)
         self.index_path = index_path or os.path.join(roots.manifests, OWN, "index.sqlite3")
         self.objects = LocalStore(roots.cas)
@@ -145,7 +156,7 @@ class BroadcastWriter:
         self._clock = clock
         self._name = archive.directory_of(broadcast)
         self._directory = os.path.join(archive.roots.manifests, self._name)
-        self._committer = LocalCommitter(archive.roots.cas)
+        self._committer = LocalCommitter(archive.roots.cas, archive.sync_strategy)
         self._resources = contextlib.ExitStack()
         self._journals: dict[str, Journal] = {}
         self._tails: dict[str, JournalTail] = {}
@@ -189,9 +200,9 @@ class BroadcastWriter:
     def commit(self, items: Sequence[Group | Run]) -> list[Committed]:
         """Keep groups and runs; on return each is durable, object and record.
 
-        Raises StorageError: then none of them counts, and all may be committed again. Raises
-        UsageError for a sequence that is no number of a group, or groups that make no run; then
-        none of them counts either.
+        Raises StorageError: then none of them counts, and all may be committed again (but what was
+        staged has to be staged anew). Raises UsageError for a sequence that is no number of a
+        group, or groups that make no run; then none of them counts either.
         """
         groups = [group for item in items for group in groups_of(item)]
         if any(isinstance(item, Run) for item in items):
@@ -212,6 +223,14 @@ class BroadcastWriter:
         self._open_hours |= {group.received_start // HOUR for group in groups}
         self._renew_heads()
         return committed
+
+    def stage(self, expected: int | None = None) -> ObjectWriter:
+        """Return a writer for the payload of a group that memory does not hold.
+
+        It may be filled in another thread while groups are committed; what it stages goes into a
+        `Group`. ``expected``: its bytes, where that is known. Raises StorageError.
+        """
+        return self._committer.stage(expected)
 
     def note_gap(
         self,
@@ -290,6 +309,7 @@ class BroadcastWriter:
         # Whoever held the lock before may have stopped, and written heads, since we looked.
         heads = check_heads(roots, self._name)
         self._resources.enter_context(self._committer)
+        self._sweep_unfinished()
         self._resources.callback(self._close_journals)
         self._tails = {
             place.track: recover_tail(
@@ -318,6 +338,18 @@ class BroadcastWriter:
             )
             self._note_start(newest)
         self.write_heads()
+
+    def _sweep_unfinished(self) -> None:
+        """Remove what dead processes left half made; it is in nobody's way if that fails."""
+        roots = self.archive.roots
+        for directory in (
+            *(os.path.join(roots.cas, OWN), os.path.join(roots.cas, OWN, "heads")),
+            os.path.join(roots.manifests, OWN),
+        ):
+            with contextlib.suppress(OSError):
+                sweep_unfinished(directory)
+        with contextlib.suppress(OSError, IndexFault):
+            sweep_unfinished_indexes(self.archive.index_path)
 
     def _note_start(self, newest: int) -> None:
         records: list[Record] = []

@@ -227,7 +227,14 @@ class _Survey:
         while batch := list(itertools.islice(items, _LINES)):
             lines = [line for item in batch if (line := self._sound(place, item)) is not None]
             if reader.position is not None and lines:
-                self.index.apply(place, lines, reader.position, since=since)
+                try:
+                    self.index.apply(place, lines, reader.position, since=since)
+                except (ValueError, OverflowError) as error:
+                    raise UnsupportedFormatError(
+                        f"{place} holds a record that cannot be meant as it stands ({error}), and "
+                        "may need what would be collected",
+                        advice="casfs verify names its place; nothing was changed",
+                    ) from error
                 since = self.index.position(place)
 
     def _sound(self, place: JournalPlace, item: Line | Fault) -> Line | None:

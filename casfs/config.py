@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from casfs.errors import ConfigError, storage_error
+from casfs.objects.syncing import STRATEGIES, StrategyName
 from casfs.roots import Roots
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """Where manifests are (``CASFS_MANIFEST_ROOT``)."""
     index: str | None = None
     """The index file (``CASFS_INDEX``); by default below the manifest root."""
+    sync_strategy: StrategyName = "auto"
+    """How objects are made durable (``CASFS_SYNC_STRATEGY``): ``auto``, ``fsync``, ``syncfs``."""
 
     def roots(self) -> Roots:
         """Return both roots; raises ConfigError if one is not known."""
@@ -66,7 +69,15 @@ def load_settings(
         or getattr(found, name)
         for name in Settings.__struct_fields__
     }  # fmt: skip
-    return Settings(**chosen)
+    wanted = chosen.pop("sync_strategy")
+    try:
+        strategy: StrategyName = msgspec.convert(wanted, StrategyName)
+    except msgspec.ValidationError:
+        raise ConfigError(
+            f"{wanted!r} is no strategy to make objects durable by",
+            advice=f"use one of {', '.join(STRATEGIES)}",
+        ) from None
+    return Settings(**chosen, sync_strategy=strategy)
 
 
 def _default_files(environment: Mapping[str, str]) -> list[str]:

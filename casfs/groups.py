@@ -1,4 +1,4 @@
-"""What is handed to `casfs.archive` to be kept, and what its record will say."""
+"""What is handed to `casfs.archive` to be kept, and what its record will say. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from casfs.digest import Digest, digest_of, digest_of_parts
+from casfs.digest import Digest, block_digests, digest_of_parts
 from casfs.errors import UsageError
-from casfs.manifests.record import BLOCK_BYTES, GroupRecord, RunRecord
+from casfs.manifests.record import GroupRecord, RunRecord
 from casfs.objects.local import object_path
-from casfs.objects.store import Payload
+from casfs.objects.store import Payload, Staged
 from casfs.timestamps import HOUR, format_time
 
 if TYPE_CHECKING:
@@ -39,9 +39,13 @@ class Group(Struct, frozen=True, kw_only=True):
     epoch: int
     sequence: int
     frames: tuple[bytes, ...]
-    """The payload, frame by frame."""
+    """The payload, frame by frame; none if it is staged."""
     digest: Digest | None = None
     """Of the payload, where the caller has computed it."""
+    staged: Staged | None = None
+    """The payload where memory does not hold it, from `BroadcastWriter.stage`."""
+    staged_sizes: tuple[int, ...] | None = None
+    """Bytes of each frame of what is staged; None: it is one frame."""
     lacking: int = 0
     """Bytes of the last frame that did not come."""
     timestamps: tuple[int, ...] | None = None
@@ -59,6 +63,28 @@ class Group(Struct, frozen=True, kw_only=True):
     relay: str = ""
     """Scheme, host and port."""
     protocol: str = ""
+
+    @property
+    def payload(self) -> Payload | Staged:
+        """The bytes of its object."""
+        return self.staged or Payload(self.frames, self.digest)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload."""
+        return self.staged.size if self.staged is not None else sum(map(len, self.frames))
+
+    @property
+    def frame_sizes(self) -> list[int]:
+        """Bytes of each frame."""
+        if self.staged is not None:
+            return list(self.staged_sizes or (self.staged.size,))
+        return [len(frame) for frame in self.frames]
+
+    @property
+    def blocks(self) -> list[Digest] | None:
+        """The digest of each block of a large payload."""
+        return block_digests(self.frames) if self.staged is None else self.staged.blocks
 
 
 class Run(Struct, frozen=True):
@@ -86,10 +112,12 @@ def groups_of(item: Group | Run) -> Sequence[Group]:
     return item.groups if isinstance(item, Run) else (item,)
 
 
-def payload_of(item: Group | Run) -> Payload:
-    """Return the bytes of its object."""
+def payload_of(item: Group | Run) -> Payload | Staged:
+    """Return the bytes of its object; raises UsageError for a run of what is staged."""
     if isinstance(item, Group):
-        return Payload(item.frames, item.digest)
+        return item.payload
+    if any(group.staged is not None for group in item.groups):
+        raise UsageError("what is staged is an object of its own, and none of a run")
     return Payload([frame for group in item.groups for frame in group.frames])
 
 
@@ -104,7 +132,6 @@ def together(group: Group) -> tuple[object, ...]:
 def group_members(group: Group, stored: Stored) -> dict[str, object]:
     """Return what a group's record says of it; raises UsageError if no group can be like that."""
     _check_identity(group)
-    whole = b"".join(group.frames) if stored.size > BLOCK_BYTES else b""
     return {
         "epoch": group.epoch,
         "sequence": str(group.sequence),
@@ -112,17 +139,11 @@ def group_members(group: Group, stored: Stored) -> dict[str, object]:
         "path": object_path(stored.digest),
         "offset": 0,
         "size": stored.size,
-        "frame_sizes": [len(frame) for frame in group.frames],
+        "frame_sizes": group.frame_sizes,
         "lacking": group.lacking,
         "frame_timestamps": _decimal(group.timestamps),
         "timescale": None if group.timescale is None else str(group.timescale),
-        "blocks": (
-            [
-                digest_of(memoryview(whole)[start : start + BLOCK_BYTES])
-                for start in range(0, len(whole), BLOCK_BYTES)
-            ]
-            or None
-        ),
+        "blocks": group.blocks,
         "init": group.init,
         "received_start": format_time(group.received_start),
         "received_end": format_time(group.received_end),
@@ -149,9 +170,9 @@ def run_members(run: Run, stored: Stored) -> dict[str, object]:
     return {
         "epoch": first.epoch,
         "sequences": [str(group.sequence) for group in groups],
-        "sizes": [sum(map(len, group.frames)) for group in groups],
+        "sizes": [group.size for group in groups],
         "hashes": [group.digest or digest_of_parts(group.frames) for group in groups],
-        "frame_sizes": [[len(frame) for frame in group.frames] for group in groups],
+        "frame_sizes": [group.frame_sizes for group in groups],
         "frame_timestamps": (
             None if first.timestamps is None else [_decimal(group.timestamps) for group in groups]
         ),
@@ -174,6 +195,9 @@ def runs_of(groups: Sequence[Group]) -> Iterator[Group | Run]:
     """Yield small groups of one track as runs, or alone where no others fit with them."""
     by_kind: dict[tuple[object, ...], list[Group]] = {}
     for group in groups:
+        if group.staged is not None:
+            yield group
+            continue
         by_kind.setdefault(together(group), []).append(group)
     for alike in by_kind.values():
         alike.sort(key=lambda group: group.sequence)
@@ -188,16 +212,15 @@ def _parts(groups: Sequence[Group]) -> Iterator[list[Group]]:
     part: list[Group] = []
     size = 0
     for group in groups:
-        own = sum(map(len, group.frames))
         if part and (
-            size + own > MOST_BYTES
+            size + group.size > MOST_BYTES
             or len(part) == MOST_GROUPS
             or not 0 < group.sequence - part[-1].sequence <= far
         ):
             yield part
             part, size = [], 0
         part.append(group)
-        size += own
+        size += group.size
     yield part
 
 

@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
+from casfs.adopt.reading import Source, read_again
+from casfs.adopt.source import SourceError
 from casfs.errors import CasfsError
 from casfs.groups import runs_of
 from casfs.manifests.record import INIT_TRACKS
+from casfs.objects.store import Staged
+from casfs.objects.writing import drop_staged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,6 +94,22 @@ class Filing:
         if track in INIT_TRACKS:
             self._inits[track] = digest
 
+    def stage(self, source: Source) -> Staged:
+        """Write a large file's bytes to where its group takes them from (not in a dry run).
+
+        Raises SourceError if they are not those that were read before.
+        """
+        if self._dry_run:
+            return Staged(source.digest, source.size, blocks=None, temporary="", descriptor=-1)
+        with self._open().stage(source.size) as writer:
+            for piece in read_again(source):
+                writer.write(piece)
+            staged = writer.stage()
+        if staged.digest != source.digest:
+            drop_staged(staged)
+            raise SourceError("unreadable", "it changed while it was read")
+        return staged
+
     def put(self, group: Group, *, run: Digest | None = None) -> None:
         """Put a group in; it is kept once its batch is full, or at `flush`.
 
@@ -97,7 +117,7 @@ class Filing:
         """
         self._batch.append(group)
         self._runs.append(run)
-        self._bytes += sum(map(len, group.frames))
+        self._bytes += group.size
         items = self._runs.count(None) + len(set(self._runs))
         if items >= _BATCH_GROUPS or self._bytes >= _BATCH_BYTES:
             self.flush()

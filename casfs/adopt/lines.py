@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from casfs.digest import Digest
+from casfs.manifests.plausible import implausible
 from casfs.manifests.record import RunRecord, parse_line
 from casfs.manifests.runs import kept_groups
 from casfs.timestamps import NANOSECONDS, parse_time
@@ -143,7 +144,7 @@ def read_line(text: bytes) -> ListedGroup | None:
 def read_run(text: bytes) -> list[ListedGroup]:
     """Return the groups that a line of kind ``run``, which casfs wrote, lists; else nothing."""
     line = parse_line(text, 0) if _SUM in text[-80:] else None
-    if line is None or not isinstance(line.record, RunRecord):
+    if line is None or not isinstance(line.record, RunRecord) or implausible(line.record):
         return []
     return [
         ListedGroup(

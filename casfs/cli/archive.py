@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from casfs.cli.options import Duration, RootFlags, pass_roots
+from casfs.cli.options import Duration, RootFlags, pass_roots, sync_strategy_option
 from casfs.cli.output import format_bytes, print_json, printable, say, warn_of_inodes
 from casfs.cli.relay_options import RelayFlags, pass_relay, url_option
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     " one object; or each group in its own.",
 )
 @pass_relay
+@sync_strategy_option
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as one JSON object.")
 @pass_roots
 def archive_command(
@@ -45,6 +46,7 @@ def archive_command(
     tracks: tuple[str, ...],
     duration: float | None,
     coalesce: str,
+    sync_strategy: str | None,
     as_json: bool,
 ) -> None:
     """Record a broadcast from a MoQ relay until it is told to stop.
@@ -68,7 +70,7 @@ def archive_command(
         session=relay.session(),
         coalesce=coalesce == "auto",
     )
-    archive = flags.archive()
+    archive = flags.archive(sync_strategy=sync_strategy)
     warn_of_inodes(archive.roots)
     _summarise(record_in_foreground(archive, options, duration=duration), as_json=as_json)
 

@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from casfs.index.extents import EXTENT_COLUMNS, Member, extent_row, members_of, pack_members
+from casfs.manifests.plausible import check_run, check_sequence
 from casfs.manifests.record import GroupRecord, Record, RunRecord
-from casfs.manifests.runs import one_hour
 from casfs.timestamps import HOUR, parse_time
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def standing(
     return found
 
 
-class _Row(Struct, frozen=True):
+class _Row(Struct, frozen=True, gc=False):
     """A row of "groups", in the order of its columns."""
 
     number: int
@@ -105,14 +105,17 @@ class JournalRows:
         """Whether a record of the index below was superseded."""
 
     def add(self, records: Sequence[Record]) -> None:
-        """Add them, in their order; raises sqlite3.Error."""
+        """Add them, in their order.
+
+        Raises sqlite3.Error; ValueError, OverflowError if one cannot be meant so.
+        """
         groups: list[GroupRecord | RunRecord] = []
         for record in records:
             if isinstance(record, GroupRecord):
                 groups.append(record)
             elif isinstance(record, RunRecord):
-                if one_hour(record):  # anything else breaks the format, and hours cannot hold it
-                    groups.append(record)
+                check_run(record)
+                groups.append(record)
             else:
                 self._add_event(record)
         if groups and not self._add_new(groups):
@@ -281,7 +284,8 @@ class JournalRows:
 
     def _group_row(self, record: GroupRecord) -> _Row:
         """Return what `_row` would, for the record that nearly every line is."""
-        sequence, start = int(record.sequence), parse_time(record.received_start)
+        sequence = check_sequence(int(record.sequence))
+        start = parse_time(record.received_start)
         return _Row(
             record.number,
             record.n,

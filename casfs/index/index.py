@@ -39,6 +39,7 @@ IndexFault = sqlite3.Error
 
 _BUSY_SECONDS = 30.0
 _PAGE = 1000
+_ALL_HOURS = 1 << 62
 _SHOWN = "g.current and not g.expired"
 _FROM_GROUPS = (
     f"select {EXTENT_COLUMNS}, {_SHOWN} from groups g join journals j on j.id = g.journal"
@@ -221,7 +222,8 @@ class Index:
     ) -> bool:
         """Apply ``lines``, which lead from ``since`` to ``position``; False if others were faster.
 
-        ``below``: the index that this one overlays.
+        ``below``: the index that this one overlays. Raises ValueError, OverflowError, with nothing
+        applied, if a record is not `casfs.manifests.plausible`.
         """
         known = [line.record for line in lines if isinstance(line.record, Record)]
         connection = self._connection
@@ -325,12 +327,17 @@ class Index:
         ) or (0, 0, None, None)
         return TrackSummary(track, *row)
 
-    def hours(self, track: TrackRow) -> dict[int, int]:
-        """Return how many current groups each hour holds (an overlay: how many more)."""
+    def hours(
+        self, track: TrackRow, first: int = -_ALL_HOURS, last: int = _ALL_HOURS
+    ) -> dict[int, int]:
+        """Return how many current groups each hour holds (an overlay: how many more).
+
+        Of the hours from ``first`` to ``last``, since the Unix epoch.
+        """
         rows = self._connection.execute(
             "select h.hour, h.groups from hours h join journals j on j.id = h.journal"
-            " where j.number = ? and j.track = ? and h.groups != 0",
-            (track.broadcast.number, track.name),
+            " where j.number = ? and j.track = ? and h.hour between ? and ? and h.groups != 0",
+            (track.broadcast.number, track.name, first, last),
         )
         return {row[0]: row[1] for row in rows.fetchall()}
 

@@ -42,6 +42,7 @@ T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
 _PAGE = 1000
+_HOURS = 1 << 40  # more than any time has
 _INDEX = "."  # no journal's place
 _FRESH_SECONDS = 0.2
 _RETRY_SECONDS = 5.0
@@ -124,14 +125,7 @@ class Reader:
 
     def hours(self, track: TrackRow) -> Sequence[int]:
         """Return the hours that hold groups by received-start, as hours since the Unix epoch."""
-
-        def hours(indexes: Sequence[Index]) -> list[int]:
-            total: Counter[int] = Counter()
-            for index in indexes:
-                total.update(index.hours(track))
-            return sorted(hour for hour, groups in total.items() if groups > 0)
-
-        return self._ask_track(track, hours)
+        return self._ask_track(track, partial(_hours, track, ()))
 
     def groups(
         self, track: TrackRow, start: int, stop: int, *, after: int = 0
@@ -146,11 +140,12 @@ class Reader:
         self, track: TrackRow, start: int, stop: int, *, after: int = 0
     ) -> Iterator[ExtentRow]:
         """Yield extents, hour by hour, as `casfs.index.lookup.Lookup` says."""
-        for hour in self.hours(track):
-            if (hour + 1) * HOUR > start and hour * HOUR < stop:
-                for row in self._hour(track, hour, after):
-                    if row.received_start < stop and row.received_end >= start:
-                        yield row
+        # Bounded before the question: a track of years has as many hours as a short one groups.
+        bounds = (max(start // HOUR, -_HOURS), min((stop - 1) // HOUR, _HOURS))
+        for hour in self._ask_track(track, partial(_hours, track, bounds)):
+            for row in self._hour(track, hour, after):
+                if row.received_start < stop and row.received_end >= start:
+                    yield row
 
     def newest(self, track: TrackRow) -> GroupRow | None:
         """Return the complete group with the highest (epoch, sequence); if none, an incomplete."""
@@ -357,6 +352,14 @@ class Reader:
         self._overlay = Index.temporary(self._store)
         self._below.clear()
         self._fresh.clear()
+
+
+def _hours(track: TrackRow, bounds: Sequence[int], indexes: Sequence[Index]) -> list[int]:
+    """Return the hours that hold groups, of those from the first of the bounds to the second."""
+    total: Counter[int] = Counter()
+    for index in indexes:
+        total.update(index.hours(track, *bounds))
+    return sorted(hour for hour, groups in total.items() if groups > 0)
 
 
 def _page(track: TrackRow, hour: int, after: int, indexes: Sequence[Index]) -> list[ExtentRow]:

@@ -93,17 +93,29 @@ class JournalReader:
         self.directory = directory
         self._newest = newest
         self._trusted = trusted
-        self.position = since
+        self._read: Position | None = since
+        self._scan: SegmentScan | None = None
         self.torn = 0
         self._since = since
         self._owner: Owner | None = None
+
+    @property
+    def position(self) -> Position | None:
+        """Behind the last line; None if there was none yet."""
+        scan = self._scan
+        return scan.position if scan is not None and scan.begun else self._read
+
+    @property
+    def segment(self) -> str:
+        """The file name of the segment that is being read; empty before the first."""
+        return self._scan.name if self._scan is not None else ""
 
     def __iter__(self) -> Iterator[Line | Fault]:
         explained = False
         links = self.links()
         if self._newest is not None and links and links[0].header is not None:
             previous = links[0].header.prev
-            self.position = Position("", 0, previous) if previous is not None else None
+            self._read = Position("", 0, previous) if previous is not None else None
         for link in links:
             if link.fault is not None:
                 explained = True
@@ -140,10 +152,8 @@ class JournalReader:
                     trusted=trusted,
                     owner=self._owner,
                 )
-                for item in scan:
-                    if isinstance(item, Line):
-                        self.position = Position(name, item.end, item.sum)
-                    yield item
+                self._read, self._scan = self.position, scan
+                yield from scan
                 self.torn = scan.torn
         except FileNotFoundError:
             # Its writer has taken it back a moment ago: nothing in it ever counted.

@@ -11,6 +11,7 @@ from msgspec import Struct
 from casfs.durable import sync_directory
 from casfs.errors import storage_error
 from casfs.manifests.chain import JournalReader
+from casfs.manifests.plausible import implausible
 from casfs.manifests.record import (
     AnyRecord,
     GroupRecord,
@@ -72,6 +73,9 @@ def recover_tail(directory: str, trusted: Position | None = None) -> JournalTail
     for item in reader:
         if isinstance(item, Line):
             last = item.record
+            if isinstance(last, Record) and implausible(last) is not None:
+                # Whoever wrote it counts and dates like nobody else: go on from the others.
+                continue
             last_n = max(last_n, last.n)
             if isinstance(item.record, Record):
                 last_record = item.record

@@ -102,13 +102,9 @@ def crash(writer: BroadcastWriter) -> None:
             os.close(journal._descriptor)
             journal._descriptor = None
     committer = writer._committer
-    committer._threads.shutdown()
-    temporary, lock = committer._temporary, committer._temporary_lock
-    committer._temporary, committer._temporary_lock = "", -1
-    with contextlib.suppress(OSError):
-        # Closing the lock of the temporaries twice is the one thing that a dead process cannot do.
-        writer._resources.close()
-    os.close(lock)
+    temporaries = committer._temporaries
+    temporary, temporaries._path = temporaries._path, ""
+    writer._resources.close()
     assert os.path.isdir(temporary)
 
 

@@ -12,12 +12,11 @@ import pytest
 
 from casfs import archive as archive_module
 from casfs.archive import WRITER, Archive
-from casfs.digest import digest_of
+from casfs.digest import BLOCK_BYTES, digest_of
 from casfs.errors import DiskFullError, InvalidNameError, StorageError
 from casfs.heads import read_heads
 from casfs.manifests import journal as journal_module
 from casfs.manifests.record import (
-    BLOCK_BYTES,
     AliveRecord,
     EpochRecord,
     GapRecord,

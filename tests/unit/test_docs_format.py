@@ -13,11 +13,10 @@ import msgspec
 import pytest
 
 from casfs.archive import Run
-from casfs.digest import digest_of
+from casfs.digest import BLOCK_BYTES, digest_of
 from casfs.errors import StorageError
 from casfs.heads import Heads
 from casfs.manifests.record import (
-    BLOCK_BYTES,
     MAX_LINE_BYTES,
     KnownRecord,
     Line,

@@ -41,7 +41,8 @@ _ROOTS = """\
 
 `--cas-root`, `--manifest-root`, `--index` and `--config` may stand before or after the command's
 name. What is not given there is taken from the environment (`CASFS_CAS_ROOT`,
-`CASFS_MANIFEST_ROOT`, `CASFS_INDEX`, `CASFS_CONFIG`), then from a configuration file in TOML:
+`CASFS_MANIFEST_ROOT`, `CASFS_INDEX`, `CASFS_SYNC_STRATEGY`, `CASFS_CONFIG`), then from a
+configuration file in TOML:
 
 ```toml
 cas-root = "/pool/cas"
@@ -50,7 +51,8 @@ manifest-root = "/fast/manifests"
 
 That is the file which `--config` or `CASFS_CONFIG` names, else the first that exists of
 `$XDG_CONFIG_HOME/casfs/config.toml` (by default `~/.config/casfs/config.toml`) and
-`/etc/casfs/config.toml`. It may hold `cas-root`, `manifest-root` and `index`.
+`/etc/casfs/config.toml`. It may hold `cas-root`, `manifest-root`, `index` and
+`sync-strategy` (see [operations.md](operations.md#how-objects-are-made-durable)).
 """
 
 _EXIT_CODES = """\
