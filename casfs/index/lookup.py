@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from casfs.digest import Digest
-    from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary
+    from casfs.index.rows import BroadcastRow, GroupEntry, GroupRow, TrackRow, TrackSummary
 
 
 class Lookup(Protocol):
@@ -42,6 +42,15 @@ class Lookup(Protocol):
 
         Hour by hour, within an hour in rising ``n``. Lazy: holds a bounded number of rows, so that
         a listing can stop at any point.
+        """
+
+    def group_entries(
+        self, track: TrackRow, hour: int, *, after: int, most: int
+    ) -> Sequence[GroupEntry]:
+        """Return groups of one hour (since the Unix epoch) with ``n > after``, in rising ``n``.
+
+        At most ``most``; fewer say nothing about whether there are more, none says that there are
+        not.
         """
 
     def newest(self, track: TrackRow) -> GroupRow | None:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from casfs.index.index import Index, IndexFault
+from casfs.index.listing import group_entries
 from casfs.index.mirror import HeadOf, catch_up_journal, no_head
 from casfs.index.references import references
 from casfs.index.rows import TrackSummary
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from casfs.digest import Digest
     from casfs.index.references import References
-    from casfs.index.rows import BroadcastRow, GroupRow, TrackRow
+    from casfs.index.rows import BroadcastRow, GroupEntry, GroupRow, TrackRow
     from casfs.index.statistics import ArchiveTotals
     from casfs.manifests.record import Position
 
@@ -141,6 +142,20 @@ class Reader:
                 for row in self._hour(track, hour, after):
                     if start <= row.received_start < stop:
                         yield row
+
+    def group_entries(
+        self, track: TrackRow, hour: int, *, after: int, most: int
+    ) -> Sequence[GroupEntry]:
+        """Return groups of one hour, as `casfs.index.lookup.Lookup` says."""
+        number = track.broadcast.number
+        while page := self._ask_track(
+            track, partial(group_entries, track=track, hour=hour, after=after, most=most)
+        ):
+            shown = [entry for entry in page if not self._overlay.hides(number, entry.n)]
+            if shown:
+                return shown
+            after = page[-1].n
+        return ()
 
     def newest(self, track: TrackRow) -> GroupRow | None:
         """Return the complete group with the highest (epoch, sequence); if none, an incomplete."""

@@ -69,6 +69,18 @@ class GroupRow(Struct, frozen=True):
     """The init or catalog object that a player needs first, where known."""
 
 
+class GroupEntry(Struct, frozen=True, array_like=True, gc=False):
+    """What a listing shows of a group; the members are those of `GroupRow`."""
+
+    n: int
+    epoch: int
+    sequence: int
+    size: int
+    received_start: int
+    received_end: int
+    complete: bool
+
+
 def group_row(row: Any) -> GroupRow:  # noqa: ANN401  a row of SQLite
     """Return the row of these columns, the broadcast's number, name and track's name first."""
     number, broadcast, track, n, epoch, sequence, digest, offset, size, start, end, whole, init = (

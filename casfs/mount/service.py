@@ -82,7 +82,7 @@ async def serve(
             log.info("mounted on %s", path)
             if on_mounted is not None:
                 on_mounted(path)
-            await _answer_until_stopped(signals)
+            await _answer_until_stopped(filesystem, signals)
         finally:
             detach()
             filesystem.close()
@@ -97,13 +97,13 @@ def _stop_signals() -> AbstractContextManager[AsyncIterator[int] | None]:
     return nullcontext()
 
 
-async def _answer_until_stopped(signals: AsyncIterator[int] | None) -> None:
+async def _answer_until_stopped(filesystem: Filesystem, signals: AsyncIterator[int] | None) -> None:
     async with trio.open_nursery() as nursery:
         answering = trio.CancelScope()
         if signals is not None:
             nursery.start_soon(_stop_on_signal, signals, answering)
         with answering:
-            await answer_requests()
+            await answer_requests(filesystem)
         nursery.cancel_scope.cancel()
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
 from casfs.digest import digest_of
-from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary
+from casfs.index.rows import BroadcastRow, GroupEntry, GroupRow, TrackRow, TrackSummary
 from casfs.objects.local import LocalStore, shard_names
 from casfs.timestamps import HOUR
 
@@ -86,6 +87,17 @@ class MemoryLookup:
         for group in sorted(self._current(track), key=lambda group: group.n):
             if group.n > after and start <= group.received_start < stop:
                 yield group
+
+    def group_entries(
+        self, track: TrackRow, hour: int, *, after: int, most: int
+    ) -> Sequence[GroupEntry]:
+        groups = self.groups(track, hour * HOUR, (hour + 1) * HOUR, after=after)
+        return [
+            GroupEntry(
+                g.n, g.epoch, g.sequence, g.size, g.received_start, g.received_end, g.complete
+            )
+            for g in islice(groups, most)
+        ]
 
     def newest(self, track: TrackRow) -> GroupRow | None:
         groups = self._current(track)

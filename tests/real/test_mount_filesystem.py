@@ -269,8 +269,14 @@ def test_extended_attributes_say_what_the_record_says(
     raw = mounted / f"objects/{group.hash[:2]}/{group.hash}.bin"
     assert os.listxattr(raw) == ["user.casfs.blake3"]
     assert os.listxattr(mounted.path) == []
-    for name in ("user.other", "user.casfs.none", "security.capability"):
+    for name in ("user.other", "user.casfs.none"):
         assert errno_of(partial(os.getxattr, path, name)) == errno.ENODATA
+
+
+def test_labels_and_access_lists_are_asked_for_once_not_once_a_file(mounted: Mounted) -> None:
+    """`ls -l` asks the next file too if it was told that there is none, but not if it cannot be."""
+    for name in ("security.selinux", "system.posix_acl_access", "trusted.any"):
+        assert errno_of(partial(os.getxattr, mounted / "broadcasts", name)) == errno.EOPNOTSUPP
 
 
 def test_the_disk_is_that_of_the_objects(archive: DiskArchive, mounted: Mounted) -> None:
