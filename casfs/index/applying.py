@@ -89,6 +89,14 @@ class JournalRows:
         if groups and not self._add_new(groups):
             for group in groups:
                 self._add_group(group)
+        self._connection.executemany(
+            "insert into blocks values (?, ?, ?) on conflict do nothing",
+            [
+                (bytes.fromhex(group.hash), self._journal, bytes.fromhex("".join(group.blocks)))
+                for group in groups
+                if group.blocks
+            ],
+        )
 
     def _add_new(self, groups: Sequence[GroupRecord]) -> bool:
         """Add groups of which nothing is known yet; return False, with nothing done, if it is."""

@@ -64,3 +64,9 @@ class Lookup(Protocol):
 
     def referencing(self, digest: Digest) -> Iterator[GroupRow]:
         """Yield every group whose payload lies in this object."""
+
+    def block_hashes(self, digest: Digest) -> Sequence[Digest]:
+        """Return the BLAKE3 of each block (`casfs.manifests.record.BLOCK_BYTES`) of an object.
+
+        Empty if no record tells them: they stand in the records of objects above that size.
+        """

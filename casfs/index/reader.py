@@ -14,6 +14,7 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from casfs.index.blocks import block_hashes
 from casfs.index.index import Index, IndexFault
 from casfs.index.listing import group_entries
 from casfs.index.mirror import HeadOf, catch_up_journal, no_head
@@ -197,6 +198,10 @@ class Reader:
             self._all_places,
             lambda indexes: [row for index in indexes for row in index.referencing(digest)],
         )
+
+    def block_hashes(self, digest: Digest) -> Sequence[Digest]:
+        """Return the hash of each block of an object, as `casfs.index.lookup.Lookup` says."""
+        return self._ask(self._all_places, partial(block_hashes, digest=digest))
 
     def epochs(self, track: TrackRow) -> Sequence[int]:
         """Return the epochs in which the track has groups, in order."""

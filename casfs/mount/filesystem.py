@@ -44,6 +44,7 @@ from casfs.mount.tree import (
     StoredFile,
     Validity,
 )
+from casfs.mount.verified import Verification
 from casfs.mount.views import ArchiveView, build_tree
 from casfs.mount.workers import Workers
 
@@ -102,12 +103,23 @@ def _answer(
 
 
 class Filesystem(pyfuse3.Operations):
-    """Answers the kernel's requests from one archive. Files belong to ``uid`` and ``gid``."""
+    """Answers the kernel's requests from one archive.
+
+    Files belong to ``uid`` and ``gid``, with the permissions that ``umask`` leaves.
+    """
 
     supports_dot_lookup = False
     enable_writeback_cache = False
 
-    def __init__(self, view: ArchiveView, *, uid: int, gid: int) -> None:
+    def __init__(
+        self,
+        view: ArchiveView,
+        *,
+        uid: int,
+        gid: int,
+        umask: int = 0,
+        verification: Verification = Verification.OPEN,
+    ) -> None:
         super().__init__()
         self._view = view
         self._uid = uid
@@ -116,18 +128,22 @@ class Filesystem(pyfuse3.Operations):
         self._tree = build_tree(view, self._counters, time.time_ns())
         self._table = NodeTable(self._tree.root)
         self._workers = Workers()
-        self._opener = ObjectOpener(view, self._counters, self._workers)
+        self._opener = ObjectOpener(view, self._counters, self._workers, verification)
         self._files = OpenFiles()
         self._listings: dict[int, OpenListing] = {}
         self._last_listing = 0
         self._rendered: dict[int, tuple[float, bytes]] = {}
-        self._permissions = _PERMISSIONS
+        self._permissions = {kind: mode & ~umask for kind, mode in _PERMISSIONS.items()}
         self._listed_file = self._blank(Kind.FILE)
 
     def close(self) -> None:
         """Give back what is still open; the kernel asks nothing any more."""
         self._files.close_all()
         self._listings.clear()
+
+    def summary(self) -> str:
+        """Return how the mount fares, in a few words."""
+        return self._counters.summary()
 
     def working(self) -> AbstractAsyncContextManager[None]:
         """Let what runs in the background run within the block."""
@@ -287,7 +303,10 @@ class Filesystem(pyfuse3.Operations):
         self, fh: pyfuse3.FileHandleT, off: int, size: int
     ) -> bytes | memoryview:
         """Return the bytes; fewer than asked for only at the end of the file."""
-        return await self._files[fh].read(off, size)
+        try:
+            return await self._files[fh].read(off, size)
+        except DamagedObjectError as error:
+            raise pyfuse3.FUSEError(errno.EIO) from error
 
     @_answer
     async def release(self, fh: pyfuse3.FileHandleT) -> None:

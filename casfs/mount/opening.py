@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from casfs.errors import CasfsError, DamagedObjectError, ObjectNotFoundError
 from casfs.mount.openfiles import OpenObject
 from casfs.mount.status import LISTED_GROUPS, DamagedObject, GroupIdentity
-from casfs.mount.verified import VerifiedObjects
+from casfs.mount.verified import Verification, VerifiedObjects
 from casfs.timestamps import format_time
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from casfs.digest import Digest
     from casfs.mount.status import Counters
     from casfs.mount.tree import StoredFile
     from casfs.mount.views import ArchiveView
@@ -25,27 +29,36 @@ log = logging.getLogger(__name__)
 class ObjectOpener:
     """Opens the stored files of one mount and keeps its ``counters``."""
 
-    def __init__(self, view: ArchiveView, counters: Counters, workers: Workers) -> None:
+    def __init__(
+        self,
+        view: ArchiveView,
+        counters: Counters,
+        workers: Workers,
+        verification: Verification = Verification.OPEN,
+    ) -> None:
         self._lookup = view.lookup
-        self._objects = VerifiedObjects(view.objects)
+        self._objects = VerifiedObjects(view.objects, verification=verification)
         self._counters = counters
         self._workers = workers
 
     async def open(self, node: StoredFile) -> OpenObject:
-        """Return the file, its object verified.
+        """Return the file, its object verified, or to be verified as it is read.
 
         Raises DamagedObjectError or ObjectNotFoundError, after the log and the counters have it;
         StorageError if the disk does not let us open it.
         """
+        blocks: Sequence[Digest] = ()
+        if self._objects.wants_blocks(node.payload):
+            blocks = await self._workers.ask(self._lookup.block_hashes, node.payload.digest)
         try:
-            opened = await self._workers.open(self._objects.open, node.payload)
+            opened = await self._workers.open(self._objects.open, node.payload, blocks)
         except (DamagedObjectError, ObjectNotFoundError) as error:
             await self._report(node, error)
             raise
         self._counters.opened(hashed=opened.hashed)
-        return OpenObject(node, opened.descriptor, self._workers)
+        return OpenObject(node, opened, self._workers, partial(self._report, node, read=True))
 
-    async def _report(self, node: StoredFile, error: CasfsError) -> None:
+    async def _report(self, node: StoredFile, error: CasfsError, *, read: bool = False) -> None:
         """Count the damage, and say once which object it is and which groups need it."""
         digest = node.payload.digest
         groups = await self._workers.ask(
@@ -57,6 +70,6 @@ class ObjectOpener:
             found=format_time(time.time_ns()),
             groups=tuple(GroupIdentity.of(group) for group in groups),
         )
-        if self._counters.refused(damaged):
+        if self._counters.refused(damaged, read=read):
             needed = "; ".join(str(group) for group in damaged.groups) or "no group"
             log.warning("refused to serve damaged bytes: %s; needed by: %s", error.message, needed)

@@ -58,6 +58,7 @@ def build_tree(view: ArchiveView, counters: Counters, mounted: int) -> Tree:
                 verified_opens=counters.verified_opens,
                 remembered_opens=counters.remembered_opens,
                 damaged_opens=counters.damaged_opens,
+                damaged_reads=counters.damaged_reads,
                 damaged=tuple(counters.damaged),
             )
         )

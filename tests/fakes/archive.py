@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from casfs.digest import digest_of
+from casfs.digest import Digest, digest_of
 from casfs.index.rows import BroadcastRow, GroupEntry, GroupRow, TrackRow, TrackSummary
+from casfs.manifests.record import BLOCK_BYTES
 from casfs.objects.local import LocalStore, shard_names
 from casfs.timestamps import HOUR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-
-    from casfs.digest import Digest
 
 
 class Content(Struct, frozen=True):
@@ -27,6 +26,8 @@ class Content(Struct, frozen=True):
     broadcasts: tuple[BroadcastRow, ...] = ()
     tracks: tuple[TrackRow, ...] = ()
     groups: tuple[GroupRow, ...] = ()
+    blocks: dict[Digest, tuple[Digest, ...]] = {}
+    """The block hashes of large objects."""
 
     def with_groups(self, *groups: GroupRow) -> Content:
         """Return the content after these groups came, with their tracks and broadcasts."""
@@ -42,6 +43,7 @@ class Content(Struct, frozen=True):
             tuple(broadcasts[number] for number in sorted(broadcasts)),
             tuple(tracks.values()),
             self.groups + groups,
+            self.blocks,
         )
 
 
@@ -121,6 +123,9 @@ class MemoryLookup:
             if group.hash == digest:
                 yield group
 
+    def block_hashes(self, digest: Digest) -> Sequence[Digest]:
+        return self.now().blocks.get(digest, ())
+
     def _current(self, track: TrackRow) -> list[GroupRow]:
         # As the index has it: a complete group stands for ever, an incomplete one gives way.
         by_identity: dict[tuple[int, int], GroupRow] = {}
@@ -186,6 +191,15 @@ class DiskArchive:
     ) -> GroupRow:
         """Write a group's object and make the group known."""
         numbers = {row.name: row.number for row in self.content.broadcasts}
+        digest = self.put(payload)
+        if len(payload) > BLOCK_BYTES:
+            blocks = tuple(
+                digest_of(payload[start : start + BLOCK_BYTES])
+                for start in range(0, len(payload), BLOCK_BYTES)
+            )
+            self.content = msgspec.structs.replace(
+                self.content, blocks={**self.content.blocks, digest: blocks}
+            )
         self._last_n += 1
         group = GroupRow(
             broadcast=BroadcastRow(numbers.get(broadcast, len(numbers) + 1), broadcast),
@@ -193,7 +207,7 @@ class DiskArchive:
             n=self._last_n,
             epoch=epoch,
             sequence=sequence,
-            hash=self.put(payload),
+            hash=digest,
             offset=0,
             size=len(payload),
             received_start=received,

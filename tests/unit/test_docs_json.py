@@ -223,6 +223,7 @@ def test_the_status_of_a_mount() -> None:
         verified_opens=1,
         remembered_opens=1,
         damaged_opens=1,
+        damaged_reads=0,
         damaged=(damaged,),
     )
     check_members("status.json of a mount", msgspec.json.decode(render_status(status)))

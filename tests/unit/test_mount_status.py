@@ -61,6 +61,7 @@ def test_the_status_has_the_members_that_were_promised(tmp_path: Path) -> None:
         "verified_opens": 1,
         "remembered_opens": 1,
         "damaged_opens": 1,
+        "damaged_reads": 0,
         "damaged": [
             {
                 "hash": digest_of(b"1"),
