@@ -176,7 +176,8 @@ def _replace_stale(real: str, path: str) -> None:
 
 def _is_stale(path: str) -> bool:
     try:
-        os.stat(path)
+        # Not stat: the kernel may still remember what a dead process answered to that.
+        os.statvfs(path)
     except OSError as error:
         return error.errno == errno.ENOTCONN
     return False
