@@ -73,6 +73,19 @@ class BroadcastsView:
         group = self._lookup.group(*group_of_inode(inode))
         return None if group is None else GroupFile(group)
 
+    def following(self, file: StoredFile, most: int) -> Sequence[GroupFile]:
+        """Return the files of the track's next sequence numbers, until one is missing."""
+        if not isinstance(file, GroupFile):
+            return ()
+        group, found = file.group, list[GroupFile]()
+        track = self._lookup.track(group.broadcast.name, group.track)
+        while track is not None and len(found) < most:
+            after = self._lookup.find(track, group.epoch, group.sequence + 1 + len(found))
+            if after is None:
+                break
+            found.append(GroupFile(after))
+        return found
+
 
 class NameDirectory(Directory):
     """A directory on the way to a track, or the track itself, or both.

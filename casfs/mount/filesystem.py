@@ -33,6 +33,7 @@ from casfs.mount.nodetable import NodeTable
 from casfs.mount.openfiles import OpenBytes, OpenFiles
 from casfs.mount.opening import ObjectOpener
 from casfs.mount.openlistings import OpenListing
+from casfs.mount.prefetch import Prefetcher
 from casfs.mount.status import Counters
 from casfs.mount.tree import (
     Attributes,
@@ -129,6 +130,7 @@ class Filesystem(pyfuse3.Operations):
         self._table = NodeTable(self._tree.root)
         self._workers = Workers()
         self._opener = ObjectOpener(view, self._counters, self._workers, verification)
+        self._prefetcher = Prefetcher(self._tree, self._opener, self._workers)
         self._files = OpenFiles()
         self._listings: dict[int, OpenListing] = {}
         self._last_listing = 0
@@ -140,6 +142,10 @@ class Filesystem(pyfuse3.Operations):
         """Give back what is still open; the kernel asks nothing any more."""
         self._files.close_all()
         self._listings.clear()
+
+    def note_read_ahead(self, size: int | None) -> None:
+        """Take note of how far the kernel reads ahead, for the status."""
+        self._counters.read_ahead_bytes = size
 
     def summary(self) -> str:
         """Return how the mount fares, in a few words."""
@@ -294,6 +300,7 @@ class Filesystem(pyfuse3.Operations):
         except (DamagedObjectError, ObjectNotFoundError) as error:
             raise pyfuse3.FUSEError(errno.EIO) from error
         self._counters.open_files = len(self._files)
+        self._prefetcher.opened(node)
         # Content never changes beneath an inode number, so pages read earlier are still right.
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), keep_cache=True)
 

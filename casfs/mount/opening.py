@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
+import trio
+
 from casfs.errors import CasfsError, DamagedObjectError, ObjectNotFoundError
+from casfs.manifests.record import BLOCK_BYTES
 from casfs.mount.openfiles import OpenObject
 from casfs.mount.status import LISTED_GROUPS, DamagedObject, GroupIdentity
 from casfs.mount.verified import Verification, VerifiedObjects
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
 
     from casfs.digest import Digest
     from casfs.mount.status import Counters
-    from casfs.mount.tree import StoredFile
+    from casfs.mount.tree import ObjectRange, StoredFile
     from casfs.mount.views import ArchiveView
     from casfs.mount.workers import Workers
 
@@ -40,6 +44,7 @@ class ObjectOpener:
         self._objects = VerifiedObjects(view.objects, verification=verification)
         self._counters = counters
         self._workers = workers
+        self._preparing: dict[Digest, trio.Event] = {}
 
     async def open(self, node: StoredFile) -> OpenObject:
         """Return the file, its object verified, or to be verified as it is read.
@@ -47,9 +52,10 @@ class ObjectOpener:
         Raises DamagedObjectError or ObjectNotFoundError, after the log and the counters have it;
         StorageError if the disk does not let us open it.
         """
-        blocks: Sequence[Digest] = ()
-        if self._objects.wants_blocks(node.payload):
-            blocks = await self._workers.ask(self._lookup.block_hashes, node.payload.digest)
+        preparing = self._preparing.get(node.payload.digest)
+        if preparing is not None:
+            await preparing.wait()
+        blocks = await self._block_hashes(node.payload)
         try:
             opened = await self._workers.open(self._objects.open, node.payload, blocks)
         except (DamagedObjectError, ObjectNotFoundError) as error:
@@ -57,6 +63,39 @@ class ObjectOpener:
             raise
         self._counters.opened(hashed=opened.hashed)
         return OpenObject(node, opened, self._workers, partial(self._report, node, read=True))
+
+    async def prepare(self, node: StoredFile) -> None:
+        """Have the file's object verified and in the page cache, for an open that will come.
+
+        Raises what `open` raises, but reports nothing: nobody was refused yet.
+        """
+        digest = node.payload.digest
+        if digest in self._preparing:
+            return
+        self._preparing[digest] = done = trio.Event()
+        try:
+            blocks = await self._block_hashes(node.payload)
+            await self._workers.prepare(self._read_ahead, node.payload, blocks)
+            self._counters.prefetched += 1
+        finally:
+            del self._preparing[digest]
+            done.set()
+
+    def _read_ahead(self, wanted: ObjectRange, blocks: Sequence[Digest]) -> None:
+        opened = self._objects.open(wanted, blocks)
+        try:
+            size = min(wanted.size, BLOCK_BYTES)
+            os.posix_fadvise(opened.descriptor, wanted.offset, size, os.POSIX_FADV_WILLNEED)
+            if opened.blocks is not None:
+                for block in opened.blocks.unchecked(wanted.offset, size):
+                    opened.blocks.check(opened.descriptor, block)
+        finally:
+            os.close(opened.descriptor)
+
+    async def _block_hashes(self, wanted: ObjectRange) -> Sequence[Digest]:
+        if not self._objects.wants_blocks(wanted):
+            return ()
+        return await self._workers.ask(self._lookup.block_hashes, wanted.digest)
 
     async def _report(self, node: StoredFile, error: CasfsError, *, read: bool = False) -> None:
         """Count the damage, and say once which object it is and which groups need it."""

@@ -31,6 +31,7 @@ from casfs.mount.mountpoint import (
     prepare_mountpoint,
     unmount,
 )
+from casfs.mount.readahead import raise_read_ahead
 from casfs.mount.supervision import keep_telling, tell_ready, tell_stopping
 from casfs.mount.verified import Verification
 
@@ -107,7 +108,7 @@ async def serve(
             if on_mounted is not None:
                 on_mounted(path)
             tell_ready(path)
-            await _answer_until_stopped(filesystem, signals)
+            await _answer_until_stopped(filesystem, path, signals)
         finally:
             tell_stopping()
             detach()
@@ -123,12 +124,15 @@ def _stop_signals() -> AbstractContextManager[AsyncIterator[int] | None]:
     return nullcontext()
 
 
-async def _answer_until_stopped(filesystem: Filesystem, signals: AsyncIterator[int] | None) -> None:
+async def _answer_until_stopped(
+    filesystem: Filesystem, path: str, signals: AsyncIterator[int] | None
+) -> None:
     async with trio.open_nursery() as nursery:
         answering = trio.CancelScope()
         if signals is not None:
             nursery.start_soon(_stop_on_signal, signals, answering)
         nursery.start_soon(keep_telling, lambda: f"mounted: {filesystem.summary()}")
+        nursery.start_soon(_read_further_ahead, filesystem, path)
         with answering:
             await answer_requests(filesystem)
         nursery.cancel_scope.cancel()
@@ -140,6 +144,21 @@ async def _stop_on_signal(signals: AsyncIterator[int], answering: trio.CancelSco
         stop_answering()
         # A request that waits for a hung disk does not keep us.
         answering.deadline = trio.current_time() + _STOP_SECONDS
+
+
+async def _read_further_ahead(filesystem: Filesystem, path: str) -> None:
+    filesystem.note_read_ahead(
+        await trio.to_thread.run_sync(_raise_read_ahead, path, abandon_on_cancel=True)
+    )
+
+
+def _raise_read_ahead(path: str) -> int | None:
+    try:
+        os.statvfs(path)  # answered once the kernel has set what it is about to be told otherwise
+    except OSError:
+        return None
+    mounts = mounts_at(path)
+    return raise_read_ahead(mounts[-1].device) if mounts else None
 
 
 def _make_sure_it_is_gone(path: str) -> None:

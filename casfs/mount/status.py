@@ -71,6 +71,10 @@ class MountStatus(Struct, frozen=True, kw_only=True):
     """How many opens read and hashed an object and found it sound."""
     remembered_opens: int
     """How many opens found an object that had been hashed a moment ago."""
+    prefetched: int
+    """How many objects were verified and read before they were asked for."""
+    read_ahead_bytes: int | None
+    """How far the kernel reads ahead in the mount; null if it does not tell."""
     damaged_opens: int
     """How many opens were refused because the object is damaged or missing."""
     damaged_reads: int
@@ -86,6 +90,8 @@ class Counters:
         self.open_files = 0
         self.verified_opens = 0
         self.remembered_opens = 0
+        self.prefetched = 0
+        self.read_ahead_bytes: int | None = None
         self.damaged_opens = 0
         self.damaged_reads = 0
         self._damaged: deque[DamagedObject] = deque(maxlen=LISTED_DAMAGE)

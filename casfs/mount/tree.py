@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from casfs.digest import Digest
-from casfs.mount.inodes import ROOT_PATH, path_inode
+from casfs.mount.inodes import ROOT_PATH, family_of, path_inode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -249,11 +249,19 @@ class Tree:
         self,
         root: Directory,
         resolvers: Mapping[Family, Callable[[int], StoredFile | None]],
+        followers: Mapping[Family, Callable[[StoredFile, int], Sequence[StoredFile]]] | None = None,
     ) -> None:
         self.root = root
         self._resolvers = resolvers
+        self._followers = {} if followers is None else followers
 
     def resolve(self, family: Family, inode: int) -> StoredFile | None:
         """Return the stored file with this inode number; None if there is none now."""
         resolver = self._resolvers.get(family)
         return None if resolver is None else resolver(inode)
+
+    def following(self, file: StoredFile, most: int) -> Sequence[StoredFile]:
+        """Return up to ``most`` files that whoever reads one after the other reads next."""
+        family = family_of(file.inode)
+        follower = None if family is None else self._followers.get(family)
+        return () if follower is None else follower(file, most)

@@ -2,7 +2,8 @@
 
 Three kinds of waiting are kept apart: questions to the tree (one at a time: the tree is not made
 for several threads), opens (which hash), and reads from disk. None holds up the others. What nobody
-waits for yet runs in the background, and its failure is only noted: whoever needs it asks again.
+waits for yet runs in the background, a little at a time, and its failure is only noted: whoever
+needs it asks again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _T = TypeVar("_T")
 
 _OPENS_AT_ONCE = 8
 _READS_AT_ONCE = 32
+_PREPARATIONS_AT_ONCE = 2
 
 
 class Workers:
@@ -31,6 +33,7 @@ class Workers:
         self._questions = trio.CapacityLimiter(1)
         self._opens = trio.CapacityLimiter(_OPENS_AT_ONCE)
         self._reads = trio.CapacityLimiter(_READS_AT_ONCE)
+        self._preparations = trio.CapacityLimiter(_PREPARATIONS_AT_ONCE)
         self._background: trio.Nursery | None = None
 
     @contextlib.asynccontextmanager
@@ -57,6 +60,12 @@ class Workers:
         """Open an object. When the mount ends nobody waits for it any more."""
         return await trio.to_thread.run_sync(
             opening, *args, limiter=self._opens, abandon_on_cancel=True
+        )
+
+    async def prepare(self, preparing: Callable[..., _T], *args: object) -> _T:
+        """Do what an open will need. When the mount ends nobody waits for it any more."""
+        return await trio.to_thread.run_sync(
+            preparing, *args, limiter=self._preparations, abandon_on_cancel=True
         )
 
     async def read(self, reading: Callable[..., _T], *args: object) -> _T:
