@@ -141,6 +141,7 @@ class Filesystem(pyfuse3.Operations):
     def close(self) -> None:
         """Give back what is still open; the kernel asks nothing any more."""
         self._files.close_all()
+        self._opener.close()
         self._listings.clear()
 
     def note_read_ahead(self, size: int | None) -> None:

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 FILESYSTEM_TYPE = "fuse.casfs"
 """What the kernel calls our mounts."""
 
+_LOCAL = frozenset({"ext4", "ext3", "ext2", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "tmpfs"})
+
 FUSE_DEVICE = "/dev/fuse"
 
 _FUSE_CONFIGURATION = "/etc/fuse.conf"
@@ -112,6 +114,13 @@ def is_private(path: str) -> bool:
         # What comes from elsewhere and goes nowhere is how such a namespace begins.
         return bool(around) and around[-1].propagation.startswith("master:")
     return bool(ours) and ours[-1].device not in seen
+
+
+def may_hang(path: str) -> bool:
+    """Say whether even the attributes of an open file may take long here: over a network, say."""
+    real = os.path.realpath(path)
+    around = [mount for mount in _mounts(_MOUNTINFO) if _lies_in(real, mount.path)]
+    return not around or around[-1].filesystem not in _LOCAL
 
 
 def _mounts(path: str) -> list[Mount]:

@@ -13,6 +13,7 @@ import trio
 
 from casfs.errors import CasfsError, DamagedObjectError, ObjectNotFoundError
 from casfs.manifests.record import BLOCK_BYTES
+from casfs.mount.mountpoint import may_hang
 from casfs.mount.openfiles import OpenObject
 from casfs.mount.status import LISTED_GROUPS, DamagedObject, GroupIdentity
 from casfs.mount.verified import Verification, VerifiedObjects
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from casfs.digest import Digest
     from casfs.mount.status import Counters
     from casfs.mount.tree import ObjectRange, StoredFile
+    from casfs.mount.verified import OpenedObject
     from casfs.mount.views import ArchiveView
     from casfs.mount.workers import Workers
 
@@ -44,7 +46,12 @@ class ObjectOpener:
         self._objects = VerifiedObjects(view.objects, verification=verification)
         self._counters = counters
         self._workers = workers
+        self._disk_may_hang = may_hang(view.objects.root)
         self._preparing: dict[Digest, trio.Event] = {}
+
+    def close(self) -> None:
+        """Close what is kept open for the next reader."""
+        self._objects.close()
 
     async def open(self, node: StoredFile) -> OpenObject:
         """Return the file, its object verified, or to be verified as it is read.
@@ -52,6 +59,10 @@ class ObjectOpener:
         Raises DamagedObjectError or ObjectNotFoundError, after the log and the counters have it;
         StorageError if the disk does not let us open it.
         """
+        again = None if self._disk_may_hang else self._objects.open_again(node.payload)
+        if again is not None:
+            self._counters.opened(hashed=False)
+            return self._opened(node, again)
         preparing = self._preparing.get(node.payload.digest)
         if preparing is not None:
             await preparing.wait()
@@ -62,6 +73,9 @@ class ObjectOpener:
             await self._report(node, error)
             raise
         self._counters.opened(hashed=opened.hashed)
+        return self._opened(node, opened)
+
+    def _opened(self, node: StoredFile, opened: OpenedObject) -> OpenObject:
         return OpenObject(node, opened, self._workers, partial(self._report, node, read=True))
 
     async def prepare(self, node: StoredFile) -> None:

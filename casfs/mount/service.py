@@ -90,6 +90,7 @@ async def serve(
             allow_nonempty=options.allow_nonempty,
         )
     )
+    _raise_descriptor_limit()
     filesystem = Filesystem(
         view,
         uid=os.geteuid() if options.uid is None else options.uid,
@@ -97,7 +98,6 @@ async def serve(
         umask=options.umask,
         verification=options.verification,
     )
-    _raise_descriptor_limit()
     # From before the mount is there until after it is gone: a signal never leaves it behind.
     with _stop_signals() as signals:
         attach(filesystem, path, frozenset({"allow_other"} if options.allow_other else ()))

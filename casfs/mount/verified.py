@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import os
+import resource
 import threading
 import time
 from collections import OrderedDict
@@ -38,6 +39,13 @@ REMEMBERED_FILES = 16_384
 
 REMEMBERED_LARGE_FILES = 1024
 """Of how many large files it is remembered which of their blocks are sound."""
+
+
+KEPT_FILES = 4096
+"""How many of the objects that were opened last stay open, at most."""
+
+KEPT_SECONDS = 60.0
+"""How long after its last use, at most, while others are opened."""
 
 
 class Verification(enum.Enum):
@@ -136,6 +144,14 @@ class OpenedObject(Struct, frozen=True):
     """What has to be checked before it is read; None: the whole object is sound."""
 
 
+class _Kept(Struct):
+    """An object that stays open for whoever opens it next."""
+
+    descriptor: int
+    file: FileIdentity
+    last_use: float
+
+
 class VerifiedObjects:
     """Opens the objects of ``store``; ``clock`` gives seconds that never run backwards."""
 
@@ -152,7 +168,57 @@ class VerifiedObjects:
         self._clock = clock
         self._verification = verification
         self._sound_blocks: OrderedDict[FileIdentity, set[int]] = OrderedDict()
+        self._kept: OrderedDict[Digest, _Kept] = OrderedDict()
+        # Readers have the other three quarters of the descriptors.
+        self._most_kept = min(KEPT_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close what is kept open; nothing may be opened any more."""
+        with self._lock:
+            while self._kept:
+                self._drop_oldest()
+
+    def open_again(self, wanted: ObjectRange) -> OpenedObject | None:
+        """Open an object that was opened a moment ago and did not change since; else return None.
+
+        Looks at the file's attributes alone, which on a local disk takes no waiting.
+        """
+        with self._lock:
+            kept = self._kept.get(wanted.digest)
+            if kept is None:
+                return None
+            status = os.fstat(kept.descriptor)
+            now = self._clock()
+            if (
+                FileIdentity.of(status) != kept.file
+                or status.st_nlink == 0
+                or wanted.offset + wanted.size > kept.file.size
+                or not self._may_be_believed(kept.file, now)
+            ):
+                return None
+            kept.last_use = now
+            self._kept.move_to_end(wanted.digest)
+            return OpenedObject(os.dup(kept.descriptor), hashed=False)
+
+    def _may_be_believed(self, file: FileIdentity, now: float) -> bool:
+        return self._verification is Verification.NEVER or self._sound.recall(file, now)
+
+    def _keep(self, digest: Digest, descriptor: int, file: FileIdentity) -> None:
+        with self._lock:
+            now = self._clock()
+            before = self._kept.pop(digest, None)
+            if before is not None:
+                os.close(before.descriptor)
+            self._kept[digest] = _Kept(os.dup(descriptor), file, now)
+            while len(self._kept) > self._most_kept or now - self._oldest().last_use > KEPT_SECONDS:
+                self._drop_oldest()
+
+    def _oldest(self) -> _Kept:
+        return next(iter(self._kept.values()))
+
+    def _drop_oldest(self) -> None:
+        os.close(self._kept.popitem(last=False)[1].descriptor)
 
     def wants_blocks(self, wanted: ObjectRange) -> bool:
         """Say whether the hashes of its blocks would spare an open the reading of all of it."""
@@ -193,6 +259,8 @@ class VerifiedObjects:
                 digest,
                 f"has {file.size} bytes, and {wanted.size} at {wanted.offset} are recorded",
             )
+        if checked is None:
+            self._keep(digest, descriptor, file)
         return OpenedObject(descriptor, hashed, checked)
 
     def _hash(self, descriptor: int, digest: Digest, file: FileIdentity) -> bool:

@@ -201,3 +201,28 @@ def test_a_mount_in_a_namespace_of_its_own_says_that_nobody_will_see_it(
     assert process.returncode == 0
     assert "is visible to this service alone" in lines[0]
     assert "mounted at" in lines[1]
+
+
+def test_a_group_is_visible_within_a_second_of_its_acknowledgement_and_latest_moves(
+    roots: Roots, tmp_path: Path
+) -> None:
+    mountpoint = tmp_path / "mnt"
+    hour = mountpoint / "broadcasts/demo/tv/0.m4s/2026-11-22/13"
+    with (
+        nothing_left_at(mountpoint),
+        subprocess.Popen(command(roots, mountpoint), stderr=subprocess.PIPE, text=True) as process,
+    ):
+        try:
+            assert process.stderr is not None
+            assert "mounted at" in process.stderr.readline()
+            assert content(mountpoint) == b"payload"
+            with Archive(roots).writer("demo/tv", clock=lambda: RECEIVED) as writer:
+                for sequence in range(1, 6):
+                    payload = b"payload %d" % sequence
+                    writer.commit([group(sequence, payload)])
+                    acknowledged = time.monotonic()
+                    while content(mountpoint) != payload:
+                        assert time.monotonic() - acknowledged < 1.0
+                    assert len(list(hour.iterdir())) == sequence + 1
+        finally:
+            process.terminate()

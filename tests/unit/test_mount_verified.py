@@ -111,6 +111,52 @@ def test_a_missing_object_is_not_there(opening: Opening) -> None:
         opening.hashes(digest=digest_of(b"never stored"))
 
 
+def test_an_object_opened_a_moment_ago_opens_without_a_look_at_its_path(opening: Opening) -> None:
+    wanted = ObjectRange(opening.digest, 0, 7)
+    assert opening.objects.open_again(wanted) is None
+    opening.hashes()
+    again = opening.objects.open_again(wanted)
+    assert again is not None
+    assert os.pread(again.descriptor, 7, 0) == PAYLOAD[:7]
+    os.close(again.descriptor)
+    opening.objects.close()
+    assert opening.objects.open_again(wanted) is None
+
+
+@pytest.mark.parametrize("change", ["damaged", "gone", "forgotten", "too short"])
+def test_an_object_that_changed_since_is_not_simply_opened_again(
+    opening: Opening, change: str
+) -> None:
+    opening.hashes()
+    wanted = ObjectRange(opening.digest, 0, len(PAYLOAD))
+    if change == "damaged":
+        opening.flip_a_bit(0)
+    elif change == "gone":
+        os.unlink(opening.path)
+    elif change == "forgotten":
+        opening.clock.now += 301
+    else:
+        wanted = ObjectRange(opening.digest, 0, len(PAYLOAD) + 1)
+    assert opening.objects.open_again(wanted) is None
+    opening.objects.close()
+
+
+def test_no_more_objects_stay_open_than_are_to(
+    opening: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verified, "KEPT_FILES", 3)
+    opening.objects = VerifiedObjects(opening.archive.store, clock=opening.clock)
+    digests = [opening.archive.put(b"%d" % number) for number in range(10)]
+    before = len(os.listdir("/proc/self/fd"))
+    for digest in digests:
+        opening.hashes(digest, size=1)
+    assert len(os.listdir("/proc/self/fd")) == before + 3
+    opening.clock.now += 61
+    opening.hashes(digests[0], size=1)
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    opening.objects.close()
+
+
 def test_no_descriptor_is_left_behind_by_a_refused_open(opening: Opening) -> None:
     opening.flip_a_bit(0)
     before = os.listdir("/proc/self/fd")
