@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from casfs.digest import parse_digest
 from casfs.index.extents import EXTENT_COLUMNS, Member, extent_row, members_of, pack_members
 from casfs.manifests.plausible import check_run, check_sequence
 from casfs.manifests.record import GroupRecord, Record, RunRecord
@@ -121,6 +122,14 @@ class JournalRows:
         if groups and not self._add_new(groups):
             for group in groups:
                 self._add_one(group)
+        self._connection.executemany(
+            "insert into blocks values (?, ?, ?) on conflict do nothing",
+            [
+                (bytes.fromhex(group.hash), self._journal, _packed(group.blocks))
+                for group in groups
+                if isinstance(group, GroupRecord) and group.blocks
+            ],
+        )
 
     def _add_new(self, groups: Sequence[GroupRecord | RunRecord]) -> bool:
         """Add groups of which nothing is known yet; return False, with nothing done, if it is."""
@@ -319,3 +328,7 @@ class JournalRows:
                 msgspec.json.encode(record).decode(),
             ),
         )
+
+
+def _packed(blocks: Sequence[str]) -> bytes:
+    return bytes.fromhex("".join(map(parse_digest, blocks)))

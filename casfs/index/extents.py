@@ -103,6 +103,8 @@ class ExtentRow(GroupRow, frozen=True):
 
     groups: int = 1
     last_sequence: int = 0
+    last_start: int = 0
+    """The latest ``received_start``."""
     members: bytes | None = None
     """None if the group has a record of its own."""
 
@@ -165,7 +167,8 @@ class ExtentRow(GroupRow, frozen=True):
 
 EXTENT_COLUMNS = (
     "j.number, j.broadcast, j.track, g.n, g.epoch, g.sequence, g.hash, g.offset, g.size,"
-    " g.received_start, g.received_end, g.complete, g.init, g.groups, g.last_sequence, g.members"
+    " g.received_start, g.received_end, g.complete, g.init, g.groups, g.last_sequence,"
+    " g.last_start, g.members"
 )
 """Of `extent_row`, from groups g join journals j."""
 
@@ -173,7 +176,7 @@ EXTENT_COLUMNS = (
 def extent_row(row: Any) -> ExtentRow:  # noqa: ANN401  a row of SQLite
     """Return the row of `EXTENT_COLUMNS`, whatever stands behind them."""
     number, broadcast, track, n, epoch, sequence, digest, offset, size, start, end = row[:11]
-    whole, init, groups, last_sequence, members = row[11:16]
+    whole, init, groups, last_sequence, last_start, members = row[11:17]
     return ExtentRow(
         BroadcastRow(number, broadcast),
         track,
@@ -190,5 +193,6 @@ def extent_row(row: Any) -> ExtentRow:  # noqa: ANN401  a row of SQLite
         None,
         groups,
         last_sequence,
+        last_start,
         members,
     )

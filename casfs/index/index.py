@@ -265,7 +265,7 @@ class Index:
             if row is not None:
                 if place.of_expiries:
                     forget_expiries(connection, *row)
-                for table in ("groups", "hours", "events", "hidden"):
+                for table in ("groups", "blocks", "hours", "events", "hidden"):
                     connection.execute(f"delete from {table} where journal = ?", row)
                 connection.execute("delete from journals where id = ?", row)
 

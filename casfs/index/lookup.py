@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from casfs.digest import Digest
     from casfs.index.extents import ExtentRow
-    from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary
+    from casfs.index.rows import BroadcastRow, GroupEntry, GroupRow, TrackRow, TrackSummary
 
 
 class Lookup(Protocol):
@@ -54,6 +54,15 @@ class Lookup(Protocol):
         hold other groups, too.
         """
 
+    def group_entries(
+        self, track: TrackRow, hour: int, *, after: int, most: int
+    ) -> Sequence[GroupEntry]:
+        """Return extents of one hour (since the Unix epoch) with ``n > after``, in rising ``n``.
+
+        At most ``most``; fewer say nothing about whether there are more, none says that there are
+        not.
+        """
+
     def newest(self, track: TrackRow) -> GroupRow | None:
         """Return the complete group with the highest (epoch, sequence); if none, an incomplete."""
 
@@ -71,3 +80,9 @@ class Lookup(Protocol):
 
     def referencing(self, digest: Digest) -> Iterator[GroupRow]:
         """Yield every group whose payload lies in this object."""
+
+    def block_hashes(self, digest: Digest) -> Sequence[Digest]:
+        """Return the BLAKE3 of each block (`casfs.digest.BLOCK_BYTES`) of an object.
+
+        Empty if no record tells them: they stand in the records of objects above that size.
+        """

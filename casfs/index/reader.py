@@ -14,7 +14,9 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from casfs.index.blocks import block_hashes
 from casfs.index.index import Index, IndexFault
+from casfs.index.listing import group_entries
 from casfs.index.mirror import HeadOf, catch_up_journal, no_head
 from casfs.index.references import references
 from casfs.index.rows import TrackSummary
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from casfs.digest import Digest
     from casfs.index.extents import ExtentRow
     from casfs.index.references import References
-    from casfs.index.rows import BroadcastRow, GroupRow, TrackRow
+    from casfs.index.rows import BroadcastRow, GroupEntry, GroupRow, TrackRow
     from casfs.index.statistics import ArchiveTotals
     from casfs.manifests.record import Position
 
@@ -144,8 +146,22 @@ class Reader:
         bounds = (max(start // HOUR, -_HOURS), min((stop - 1) // HOUR, _HOURS))
         for hour in self._ask_track(track, partial(_hours, track, bounds)):
             for row in self._hour(track, hour, after):
-                if row.received_start < stop and row.received_end >= start:
+                if row.received_start < stop and row.last_start >= start:
                     yield row
+
+    def group_entries(
+        self, track: TrackRow, hour: int, *, after: int, most: int
+    ) -> Sequence[GroupEntry]:
+        """Return extents of one hour, as `casfs.index.lookup.Lookup` says."""
+        number = track.broadcast.number
+        while page := self._ask_track(
+            track, partial(group_entries, track=track, hour=hour, after=after, most=most)
+        ):
+            shown = [entry for entry in page if not self._overlay.hides(number, entry.n)]
+            if shown:
+                return shown
+            after = page[-1].n
+        return ()
 
     def newest(self, track: TrackRow) -> GroupRow | None:
         """Return the complete group with the highest (epoch, sequence); if none, an incomplete."""
@@ -197,6 +213,10 @@ class Reader:
             self._all_places,
             lambda indexes: [row for index in indexes for row in index.referencing(digest)],
         )
+
+    def block_hashes(self, digest: Digest) -> Sequence[Digest]:
+        """Return the hash of each block of an object, as `casfs.index.lookup.Lookup` says."""
+        return self._ask(self._all_places, partial(block_hashes, digest=digest))
 
     def epochs(self, track: TrackRow) -> Sequence[int]:
         """Return the epochs in which the track has groups, in order."""

@@ -72,3 +72,15 @@ class GroupRow(Struct, frozen=True):
     def digest(self) -> Digest:
         """The BLAKE3 of the payload."""
         return self.payload or self.hash
+
+
+class GroupEntry(Struct, frozen=True, array_like=True, gc=False):
+    """What a listing shows of an extent; the members are those of its row."""
+
+    n: int
+    epoch: int
+    sequence: int
+    size: int
+    received_start: int
+    received_end: int
+    complete: bool

@@ -13,7 +13,7 @@ from casfs.timestamps import HOUR
 if TYPE_CHECKING:
     import sqlite_utils
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def create_tables(database: sqlite_utils.Database, store: str) -> None:
@@ -85,6 +85,15 @@ def create_tables(database: sqlite_utils.Database, store: str) -> None:
     )
     database.execute("create index groups_by_hash on groups (hash)")
     database.execute("create index groups_by_init on groups (init) where init is not null")
+    # One row an object of more than one block, by each journal that says so.
+    database.table("blocks").create(
+        {
+            "hash": bytes,  # 32 bytes: the object
+            "journal": int,  # journals.id
+            "hashes": bytes,  # 32 bytes for each of its blocks, in order
+        },
+        pk=("hash", "journal"),
+    )
     # One row for each hour of a broadcast of which something is expired.
     database.table("expired").create(
         {

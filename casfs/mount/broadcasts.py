@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from casfs.digest import digest_of
 from casfs.mount.filenames import (
     HOURS_PER_DAY,
+    HourNames,
     component_of,
     components_of,
     format_day,
@@ -38,6 +39,7 @@ from casfs.mount.tree import (
     Entry,
     Kind,
     Link,
+    Listed,
     Node,
     ObjectRange,
     StoredFile,
@@ -72,6 +74,20 @@ class BroadcastsView:
         number, n = group_of_inode(inode)
         group = self._lookup.extent(number, n)
         return None if group is None or group.n != n else GroupFile(group)
+
+    def following(self, file: StoredFile, most: int) -> Sequence[GroupFile]:
+        """Return the files of the track's next sequence numbers, until one is missing."""
+        if not isinstance(file, GroupFile):
+            return ()
+        group, found = file.group, list[GroupFile]()
+        track = self._lookup.track(group.broadcast.name, group.track)
+        while track is not None and len(found) < most:
+            after = self._lookup.extent_of(track, group.epoch, group.last_sequence + 1)
+            if after is None or after.last_sequence <= group.last_sequence:
+                break
+            group = after
+            found.append(GroupFile(after))
+        return found
 
 
 class NameDirectory(Directory):
@@ -237,6 +253,29 @@ class HourDirectory(Directory):
         stop = start + HOUR
         for group in self._lookup.extents(self._track, start, stop, after=after):
             yield Entry(str(group_file_name(group)), group.n, GroupFile(group))
+
+    def listing(self, after: int, most: int) -> Sequence[Listed]:
+        """Return the same entries, of which an hour may have 100,000, without their full rows."""
+        groups = self._lookup.group_entries(self._track, self._hour, after=after, most=most)
+        if not groups:
+            return ()
+        names = HourNames(self._track.name, self._hour % HOURS_PER_DAY)
+        # Numbers rise with n, so that the highest one vouches for all.
+        inode_of_0 = group_inode(self._track.broadcast.number, groups[-1].n) - groups[-1].n
+        return [
+            Listed(
+                names.name(group.epoch, group.sequence, group.received_start, group.complete),
+                group.n,
+                Attributes(
+                    inode_of_0 + group.n,
+                    Kind.FILE,
+                    group.size,
+                    group.received_end,
+                    Validity.LASTING if group.complete else Validity.BRIEF,
+                ),
+            )
+            for group in groups
+        ]
 
 
 class GroupFile(StoredFile):

@@ -45,6 +45,7 @@ ODD: list[dict[str, object]] = [
     {"size": 1 << 63},
     {"hash": "no digest"},
     {"init": "zz" * 32},
+    {"blocks": ["ab"]},
     {"received_start": "yesterday"},
     {"time": "soon", "received_end": "later"},
     {"received_start": "9999-01-01T00:00:00.000000000Z"},
@@ -203,9 +204,12 @@ def test_an_implausible_run_is_left_out_and_told_of(
         assert [kept.record.sequence for kept in writer.recent_groups()] == ["0"]
 
 
-def test_a_run_without_oddities_is_plausible(archive: Archive, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends", [[0, 1, 2], [-5, -4, -3]])
+def test_a_run_is_plausible_also_if_a_clock_was_set_back(
+    archive: Archive, tmp_path: Path, ends: list[int]
+) -> None:
     with archive.writer("news", clock=Clock()) as writer:
         writer.commit([group(0)])
-    append_run(archive, tmp_path / "elsewhere", {})
+    append_run(archive, tmp_path / "elsewhere", {"ends": ends})
     assert [item.sequence for item in contents(archive)] == [0, 5, 6, 7]
     assert verify(archive).manifest_errors == []

@@ -20,6 +20,8 @@ from casfs.index.index import Index
 from casfs.index.mirror import catch_up
 from casfs.index.reader import Reader
 from casfs.manifests.layout import all_journals
+from casfs.mount.broadcasts import BroadcastsView, GroupFile
+from casfs.mount.tree import Directory
 from casfs.timestamps import HOUR
 from casfs.verify import verify
 from ingest.keeper import Delivery, Keeper
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from casfs.archive import Archive
     from casfs.index.rows import GroupRow
+    from casfs.mount.tree import Listed
 
 TV = "demo/tv"
 TRACKS = ("audio", "video")
@@ -156,6 +159,32 @@ def answers(archive: Archive, reader: Reader) -> list[object]:
     return found
 
 
+def listed(directory: Directory, most: int) -> list[Listed]:
+    """Read a directory a page at a time."""
+    found: list[Listed] = []
+    while page := directory.listing(found[-1].cookie if found else 0, most):
+        found += page
+    return found
+
+
+def check_listings(directory: Directory) -> int:
+    """See to it that each directory below lists what its entries are; return how many files."""
+    entries = list(directory.entries())
+    for most in (1, 3, 100):
+        assert [
+            (entry.name, entry.cookie, entry.attributes) for entry in listed(directory, most)
+        ] == [(entry.name, entry.cookie, entry.node.attributes()) for entry in entries]
+    files = 0
+    for entry in entries:
+        found = directory.child(entry.name)
+        assert found is not None
+        assert found.attributes() == entry.node.attributes()
+        if isinstance(entry.node, Directory):
+            files += check_listings(entry.node)
+        files += isinstance(entry.node, GroupFile)
+    return files
+
+
 @settings(deadline=None, max_examples=15)
 @given(st.lists(steps, min_size=1, max_size=5))
 def test_with_runs_every_answer_is_the_same_as_without(history: list[Step]) -> None:
@@ -169,6 +198,14 @@ def test_with_runs_every_answer_is_the_same_as_without(history: list[Step]) -> N
                 reader = Reader(archive.roots.manifests, path, archive.store_id)
                 stack.callback(reader.close)
                 said.append(answers(archive, reader))
+                extents = [
+                    extent
+                    for track in TRACKS
+                    if (row := reader.track(TV, track)) is not None
+                    for extent in reader.extents(row, 0, 1 << 62)
+                ]
+                root = BroadcastsView(reader, "/broadcasts").root
+                assert check_listings(root) == len(extents)
                 with contextlib.closing(archive.mirror()) as mirror:
                     mirror.step(None)
             assert not verify(archive, threads=1).damaged

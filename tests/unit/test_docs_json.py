@@ -229,7 +229,10 @@ def test_the_status_of_a_mount() -> None:
         open_files=1,
         verified_opens=1,
         remembered_opens=1,
+        prefetched=0,
+        read_ahead_bytes=4194304,
         damaged_opens=1,
+        damaged_reads=0,
         damaged=(damaged,),
     )
     check_members("status.json of a mount", msgspec.json.decode(render_status(status)))

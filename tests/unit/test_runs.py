@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from casfs.adopt.tree import import_tree
 from casfs.archive import Archive, Run
@@ -17,10 +18,11 @@ from casfs.digest import digest_of
 from casfs.export.files import export_files
 from casfs.export.manifest import Span
 from casfs.manifests.record import Line, RunRecord
-from casfs.mount.broadcasts import BroadcastsView, GroupFile
+from casfs.mount.broadcasts import BroadcastsView, GroupFile, HourDirectory
 from casfs.mount.filenames import group_file_name
 from casfs.mount.tree import Directory
 from casfs.show import describe_group, describe_object
+from casfs.timestamps import HOUR
 from casfs.verify import verify
 from tests.fakes.hours import collect_all, expire_all, hour_group, in_trash, record_hours, stored
 from tests.fakes.store import (
@@ -159,6 +161,43 @@ def test_the_mount_shows_a_run_as_one_file_named_by_its_first_group(archive: Arc
         assert group_file_name(again.group) == group_file_name(file.group)
         within = name.replace("00010-120000.210", "00013-120000.273")
         assert node.child(within) is None
+
+
+def test_the_mount_lists_runs_without_their_rows_as_its_entries_are(archive: Archive) -> None:
+    with closing(archive.reader()) as reader:
+        track = reader.track(TV, TRACK)
+        assert track is not None
+        hour = HourDirectory("/hour", track, NOON // HOUR, reader)
+        entries = [(entry.name, entry.cookie, entry.node.attributes()) for entry in hour.entries()]
+        listed = [(entry.name, entry.cookie, entry.attributes) for entry in hour.listing(0, 10)]
+        assert len(entries) == 3
+        assert listed == entries
+
+
+def test_behind_a_run_comes_the_file_with_the_next_sequence(archive: Archive) -> None:
+    with archive.writer(TV, clock=Clock(NOON + 10**10)) as writer:
+        writer.commit([Run((audio(21), audio(22))), audio(23)])
+    with closing(archive.reader()) as reader:
+        view = BroadcastsView(reader, "/broadcasts")
+        track = reader.track(TV, TRACK)
+        assert track is not None
+        first = reader.extent_of(track, 1, 9)
+        assert first is not None
+        found = [file.group.sequence for file in view.following(GroupFile(first), 9)]
+        assert found == [10, 20, 21, 23]
+
+
+def test_part_of_an_hour_is_found_by_when_groups_began(archive: Archive) -> None:
+    """Also where a clock was set back, so that they ended before."""
+    early = replace(audio(30), received_end=audio(30).received_start - 10**9)
+    with archive.writer(TV, clock=Clock(NOON + 10**10)) as writer:
+        writer.commit([early, Run((replace(early, sequence=31), replace(early, sequence=32)))])
+    with closing(archive.reader()) as reader:
+        track = reader.track(TV, TRACK)
+        assert track is not None
+        start = early.received_start
+        found = [row.sequence for row in reader.groups(track, start, start + 1)]
+        assert found == [30, 31, 32]
 
 
 def test_what_is_exported_comes_back_by_import_group_by_group(
