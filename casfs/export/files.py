@@ -153,10 +153,11 @@ class _Export:
         directory = place.directory(self._archive.roots.manifests)
         with (
             LineTexts(directory) as texts,
+            contextlib.closing(self._selection.lines(track, part)) as lines,
             self._file("manifests", place.broadcast, f"{place.track}.jsonl") as file,
         ):
             batch: list[_Wanted] = []
-            for placed in self._selection.lines(track, part):
+            for placed in lines:
                 batch.append(_Wanted(texts.text(placed), placed.line.record))
                 if len(batch) == _BATCH:
                     self._write(file, batch, threads)

@@ -162,13 +162,14 @@ class _Export:
         self._progress.groups_total = sum(part.groups for part in commits.values())
         epochs: dict[int, dict[TrackRow, list[tuple[int, RecordedGroup]]]] = {}
         for track, part in commits.items():
-            for placed in self._selection.lines(track, part):
-                for record in self._selection.groups(track, placed.line.record):
-                    group = self._group(track, record)
-                    self._progress.groups += 1
-                    if group is not None:
-                        own = epochs.setdefault(record.epoch, {}).setdefault(track, [])
-                        own.append((int(record.sequence), group))
+            with contextlib.closing(self._selection.lines(track, part)) as lines:
+                for placed in lines:
+                    for record in self._selection.groups(track, placed.line.record):
+                        group = self._group(track, record)
+                        self._progress.groups += 1
+                        if group is not None:
+                            own = epochs.setdefault(record.epoch, {}).setdefault(track, [])
+                            own.append((int(record.sequence), group))
         ordered: list[RecordedGroup] = []
         for epoch in sorted(epochs):
             streams = [

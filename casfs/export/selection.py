@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -15,7 +16,7 @@ from casfs.names import encode_name
 from casfs.timestamps import parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from casfs.archive import Archive
     from casfs.export.manifest import Span
@@ -86,22 +87,24 @@ class Selection:
             encode_name(self.span.broadcast, fold_case=fold), encode_name(track, fold_case=fold)
         )
 
-    def lines(self, track: TrackRow, commits: Commits) -> Iterator[PlacedLine]:
+    def lines(self, track: TrackRow, commits: Commits) -> Generator[PlacedLine]:
         """Yield the lines of the groups that stand, and of the gaps, in the order of commits.
 
-        The line of a run comes whole, if any of its groups belongs to the span.
+        The line of a run comes whole, if any of its groups belongs to the span. Whoever may stop
+        before the end closes it (`contextlib.closing`).
         """
         directory = self.journal(track.name).directory(self._archive.roots.manifests)
-        for placed in lines_from(directory, commits.first):
-            record = placed.line.record
-            if first_number(record) > commits.last:
-                return
-            if isinstance(record, GapRecord):
-                belongs = self._touches(record)
-            else:
-                belongs = any(True for _ in self.groups(track, record))
-            if belongs:
-                yield placed
+        with contextlib.closing(lines_from(directory, commits.first)) as lines:
+            for placed in lines:
+                record = placed.line.record
+                if first_number(record) > commits.last:
+                    return
+                if isinstance(record, GapRecord):
+                    belongs = self._touches(record)
+                else:
+                    belongs = any(True for _ in self.groups(track, record))
+                if belongs:
+                    yield placed
 
     def groups(self, track: TrackRow, record: AnyRecord) -> Iterator[GroupRecord]:
         """Yield those groups of a record that belong to the span and stand."""
