@@ -33,7 +33,7 @@ from casfs.roots import Roots
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from casfs.archive import Committed, Group
+    from casfs.archive import Committed
     from casfs.index.mirror import Mirror
 
 _LOG = logging.getLogger(__name__)
@@ -66,12 +66,12 @@ class Follower:
         self.trouble = ""
         """Why the index is behind; empty while all is well."""
 
-    def note(self, groups: Sequence[Group], committed: Sequence[Committed]) -> None:
+    def note(self, committed: Sequence[Committed]) -> None:
         """Have sample tables derived of what was committed, behind the next step.
 
         Any thread may call it; it does nothing that could take long.
         """
-        self._payloads.note(groups, committed)
+        self._payloads.note(committed)
 
     def step(self, places: Iterable[JournalPlace] | None) -> int:
         """Apply what these journals (None: all) have beyond the index; return how many lines.

@@ -7,6 +7,7 @@ then whatever its broadcast received about the time of the lost lines is protect
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shlex
 from typing import TYPE_CHECKING, Self
@@ -17,7 +18,7 @@ from casfs.index.expiring import objects_around
 from casfs.index.index import Index
 from casfs.manifests.chain import JournalReader, PositionLostError
 from casfs.manifests.layout import all_journals
-from casfs.manifests.record import GroupRecord, Line, Record
+from casfs.manifests.record import GroupRecord, Line, Record, RunRecord
 from casfs.timestamps import HOUR, parse_time
 
 if TYPE_CHECKING:
@@ -90,15 +91,16 @@ class Survey:
         reader = JournalReader(
             place.directory(self._root), since=since, trusted=self._trusted.get(place)
         )
-        items = self._windowed(place, reader)
-        while batch := list(itertools.islice(items, _LINES)):
-            lines = [line for item in batch if (line := self._sound(place, item)) is not None]
-            if reader.position is not None and lines:
-                try:
-                    self.index.apply(place, lines, reader.position, since=since)
-                except (ValueError, OverflowError) as error:
-                    raise _beyond_us(place, error) from error
-                since = self.index.position(place)
+        with contextlib.closing(iter(reader)) as found:
+            items = self._windowed(place, found)
+            while batch := list(itertools.islice(items, _LINES)):
+                lines = [line for item in batch if (line := self._sound(place, item)) is not None]
+                if reader.position is not None and lines:
+                    try:
+                        self.index.apply(place, lines, reader.position, since=since)
+                    except (ValueError, OverflowError) as error:
+                        raise _beyond_us(place, error) from error
+                    since = self.index.position(place)
 
     def _windowed(
         self, place: JournalPlace, items: Iterable[Line | Fault]
@@ -107,7 +109,7 @@ class Survey:
         last, broken = 0, False
         for item in items:
             if isinstance(item, Line):
-                if isinstance(item.record, GroupRecord):
+                if isinstance(item.record, GroupRecord | RunRecord):
                     received = _received(place, item.record)
                     if broken:
                         self._windows.append((place, min(last, received), max(last, received)))
@@ -145,7 +147,7 @@ class Survey:
         return None
 
 
-def _received(place: JournalPlace, record: GroupRecord) -> int:
+def _received(place: JournalPlace, record: GroupRecord | RunRecord) -> int:
     try:
         return parse_time(record.received_start)
     except ValueError as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from casfs.cli.options import Duration, RootFlags, pass_roots, sync_strategy_option
-from casfs.cli.output import format_bytes, print_json, printable, say
+from casfs.cli.output import format_bytes, print_json, printable, say, warn_of_inodes
 from casfs.cli.relay_options import RelayFlags, pass_relay, url_option
 
 if TYPE_CHECKING:
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     " audio0.m4s]",
 )
 @click.option("--duration", type=Duration(), help="End after this time (90s, 15m, 2h).")
+@click.option(
+    "--coalesce",
+    type=click.Choice(["auto", "never"]),
+    default="auto",
+    show_default=True,
+    help="Keep the small groups of a fast track (one audio frame a group) some seconds at a time in"
+    " one object; or each group in its own.",
+)
 @pass_relay
 @sync_strategy_option
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as one JSON object.")
@@ -37,6 +45,7 @@ def archive_command(
     broadcast: str,
     tracks: tuple[str, ...],
     duration: float | None,
+    coalesce: str,
     sync_strategy: str | None,
     as_json: bool,
 ) -> None:
@@ -59,8 +68,10 @@ def archive_command(
         tracks=tuple(dict.fromkeys(tracks)) or DEFAULT_TRACKS,
         tls=relay.tls(),
         session=relay.session(),
+        coalesce=coalesce == "auto",
     )
     archive = flags.archive(sync_strategy=sync_strategy)
+    warn_of_inodes(archive.roots)
     _summarise(record_in_foreground(archive, options, duration=duration), as_json=as_json)
 
 

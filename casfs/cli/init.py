@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from casfs.cli.options import RootFlags, pass_roots
-from casfs.cli.output import print_json, say
+from casfs.cli.output import print_json, say, warn_of_inodes
 from casfs.roots import create
 
 
@@ -25,6 +25,7 @@ def init_command(flags: RootFlags, *, as_json: bool) -> None:
     """
     roots = flags.settings().roots()
     described = create(roots)
+    warn_of_inodes(roots)
     if as_json:
         print_json(
             {"store": described.store, "cas_root": roots.cas, "manifest_root": roots.manifests}

@@ -244,35 +244,35 @@ def _follow(
     reader = JournalReader(directory, since=since, trusted=trusted)
     tell = fault or (_log if sync else _say_nothing)
     total = 0
-    items = iter(reader)
-    while True:
-        batch: list[Line] = []
-        segments: list[str] = []
-        for item in itertools.islice(items, _LINES):
-            if isinstance(item, Line):
-                batch.append(item)
-                segments.append(reader.segment)
-            elif fault is not None:
-                fault(place, item)
-        position = reader.position
-        if position is None or position == since:
-            return total
-        if sync:
-            _sync_segment(directory, position)
-        if not batch:
-            return total
-        left_out: Sequence[Fault] = ()
-        try:
-            applied = index.apply(place, batch, position, since=since, below=below)
-        except (ValueError, OverflowError):
-            batch, left_out = _plausible(batch, segments)
-            applied = index.apply(place, batch, position, since=since, below=below)
-        for item in left_out:
-            tell(place, item)
-        if not applied:
-            return total
-        total += len(batch)
-        since = position
+    with contextlib.closing(iter(reader)) as items:
+        while True:
+            batch: list[Line] = []
+            segments: list[str] = []
+            for item in itertools.islice(items, _LINES):
+                if isinstance(item, Line):
+                    batch.append(item)
+                    segments.append(reader.segment)
+                elif fault is not None:
+                    fault(place, item)
+            position = reader.position
+            if position is None or position == since:
+                return total
+            if sync:
+                _sync_segment(directory, position)
+            if not batch:
+                return total
+            left_out: Sequence[Fault] = ()
+            try:
+                applied = index.apply(place, batch, position, since=since, below=below)
+            except (ValueError, OverflowError):
+                batch, left_out = _plausible(batch, segments)
+                applied = index.apply(place, batch, position, since=since, below=below)
+            for item in left_out:
+                tell(place, item)
+            if not applied:
+                return total
+            total += len(batch)
+            since = position
 
 
 def _log(place: JournalPlace, fault: Fault) -> None:

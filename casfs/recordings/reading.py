@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Protocol
 
@@ -9,7 +10,8 @@ from casfs.digest import digest_of
 from casfs.errors import DamagedObjectError
 from casfs.manifests.layout import JournalPlace
 from casfs.manifests.locate import lines_from
-from casfs.manifests.record import GroupRecord
+from casfs.manifests.record import GroupRecord, RunRecord
+from casfs.manifests.runs import first_number
 from casfs.names import encode_name
 
 if TYPE_CHECKING:
@@ -64,12 +66,16 @@ def manifest_frames(archive: Archive) -> FramesOf:
         wanted = {row.n for row in rows}
         found: dict[int, Sequence[int]] = {}
         last = max(wanted)
-        for placed in lines_from(place.directory(archive.roots.manifests), min(wanted)):
-            record = placed.line.record
-            if record.n > last:
-                break
-            if isinstance(record, GroupRecord) and record.n in wanted:
-                found[record.n] = record.frame_sizes
+        directory = place.directory(archive.roots.manifests)
+        with contextlib.closing(lines_from(directory, min(wanted))) as lines:
+            for record in (placed.line.record for placed in lines):
+                if first_number(record) > last:
+                    break
+                if isinstance(record, GroupRecord) and record.n in wanted:
+                    found[record.n] = record.frame_sizes
+                elif isinstance(record, RunRecord):
+                    numbered = enumerate(record.frame_sizes, first_number(record))
+                    found.update((n, sizes) for n, sizes in numbered if n in wanted)
         return found
 
     return frames_of

@@ -8,6 +8,7 @@ goes wrong, or is too much at once, is left to whoever needs the tables first.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import threading
 from collections import deque
@@ -17,7 +18,7 @@ from msgspec import Struct
 
 from casfs.errors import CasfsError
 from casfs.index.samples import PayloadName, SampleIndex
-from casfs.manifests.record import INIT_TRACKS
+from casfs.manifests.record import INIT_TRACKS, RunRecord
 from casfs.recordings.inits import Inits
 from casfs.recordings.reading import manifest_frames, read_object
 from casfs.recordings.tables import derive
@@ -25,7 +26,8 @@ from casfs.recordings.tables import derive
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from casfs.archive import Archive, Committed, Group
+    from casfs.archive import Archive, Committed
+    from casfs.manifests.record import GroupRecord
     from casfs.media.samples import GroupSamples
 
 _MOST_BYTES: Final = 64 << 20
@@ -51,18 +53,19 @@ class CommittedPayloads:
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def note(self, groups: Sequence[Group], committed: Sequence[Committed]) -> None:
-        """Take what was committed; does nothing that could take long."""
+    def note(self, committed: Sequence[Committed]) -> None:
+        """Take what was committed; does nothing that could take long.
+
+        The groups of a run are one payload, as `casfs.recordings.tables` takes them.
+        """
         with self._lock:
-            for group, done in zip(groups, committed, strict=True):
-                record = done.record
+            for record in (done.record for done in committed):
+                track = record.track
                 # Without an init of its own nobody can know now which one it will be played with.
-                if group.track in INIT_TRACKS or record.init is None:
+                if track is None or track in INIT_TRACKS or record.init is None:
                     continue
-                name = PayloadName(
-                    record.hash, record.offset, record.size, group.track, record.init
-                )
-                self._waiting.append(CommittedPayload(name, record.frame_sizes))
+                name = PayloadName(record.hash, record.offset, record.size, track, record.init)
+                self._waiting.append(CommittedPayload(name, _frame_sizes(record)))
                 self._bytes += record.size
             while self._bytes > _MOST_BYTES or len(self._waiting) > _MOST_PAYLOADS:
                 self._bytes -= self._waiting.popleft().name.size
@@ -72,6 +75,12 @@ class CommittedPayloads:
         with self._lock:
             waiting, self._waiting, self._bytes = self._waiting, deque(), 0
         return list(waiting)
+
+
+def _frame_sizes(record: GroupRecord | RunRecord) -> list[int]:
+    if isinstance(record, RunRecord):
+        return list(itertools.chain.from_iterable(record.frame_sizes))
+    return record.frame_sizes
 
 
 class Sampler:

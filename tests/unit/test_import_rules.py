@@ -34,6 +34,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "objects": _GROUND,
     "manifests": _GROUND,
     "roots": _GROUND | {"objects"},
+    "capacity": _GROUND | {"roots"},
     "config": _GROUND | {"roots", "objects"},
     "heads": _GROUND | {"roots", "manifests"},
     "admission": _GROUND | {"roots", "manifests", "heads"},
@@ -55,7 +56,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "mount": _ARCHIVE | {"systemd", "recordings"},
     "cli": _ARCHIVE
     | {"config", "verify", "show", "export", "adopt", "mount", "recordings"}
-    | {"retention", "expire", "collect", "systemd"},
+    | {"retention", "expire", "collect", "systemd", "capacity"},
 }
 
 PURE = (
@@ -65,6 +66,7 @@ PURE = (
     "casfs.adopt.epochs",
     "casfs.manifests.record",
     "casfs.manifests.expiry",
+    "casfs.manifests.runs",
     "casfs.retention",
     "casfs.media",
     "casfs.mount.tree",

@@ -29,7 +29,7 @@ class Row(Struct, frozen=True, kw_only=True):
     subject_runs: tuple[Measurement, ...] = ()
     """One for each round, in order."""
     against_runs: tuple[Measurement, ...] = ()
-    quantity: Literal["seconds", "peak_bytes"] = "seconds"
+    quantity: Literal["seconds", "peak_bytes", "files", "disk_bytes"] = "seconds"
     """What the ratio compares."""
     skipped: str = ""
     """Why there are no runs."""
@@ -144,6 +144,10 @@ def _cells(row: Row) -> tuple[str, ...]:
 def _figure(runs: Sequence[Measurement], quantity: str) -> str:
     if quantity == "peak_bytes":
         return _megabytes(runs)
+    if quantity == "files":
+        return f"{median(run.files for run in runs):.0f}"
+    if quantity == "disk_bytes":
+        return f"{median(run.disk_bytes for run in runs) / 1e6:.2f} MB"
     seconds = median(run.seconds for run in runs)
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
 

@@ -61,7 +61,7 @@ def found_groups(archive: Archive, *, by_index: bool) -> Iterator[tuple[str, int
         for broadcast in reader.broadcasts():
             for track in reader.tracks(broadcast):
                 for row in reader.groups(track, 0, 1 << 62):
-                    yield broadcast.name, row.sequence, row.hash
+                    yield broadcast.name, row.sequence, row.digest
 
 
 def _unfound(
