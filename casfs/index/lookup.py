@@ -55,6 +55,12 @@ class Lookup(Protocol):
         a listing can stop at any point.
         """
 
+    def sealed(self, track: TrackRow, seal: SealRow) -> Sequence[GroupRow]:
+        """Return the groups of a sealed hour as they stood when it was sealed, in rising ``n``.
+
+        What has expired since is not among them.
+        """
+
     def extents(
         self, track: TrackRow, start: int, stop: int, *, after: int = 0
     ) -> Iterator[ExtentRow]:

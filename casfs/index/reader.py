@@ -20,6 +20,7 @@ from casfs.index.listing import group_entries
 from casfs.index.mirror import HeadOf, catch_up_journal, no_head
 from casfs.index.references import references
 from casfs.index.rows import TrackSummary
+from casfs.index.sealed import sealed_groups
 from casfs.index.seals import seals
 from casfs.index.statistics import gather
 from casfs.manifests.layout import (
@@ -147,6 +148,12 @@ class Reader:
             for row in extent.group_rows():
                 if start <= row.received_start < stop and row.n > after:
                     yield row
+
+    def sealed(self, track: TrackRow, seal: SealRow) -> Sequence[GroupRow]:
+        """Return the groups of a sealed hour, as `casfs.index.lookup.Lookup` says."""
+        return self._ask_track(
+            track, partial(sealed_groups, track=track, hour=seal.hour, through=seal.through)
+        )
 
     def extents(
         self, track: TrackRow, start: int, stop: int, *, after: int = 0

@@ -28,7 +28,7 @@ from casfs.recordings.following import Following
 from casfs.recordings.inits import Inits
 from casfs.recordings.reading import no_frames, read_object
 from casfs.recordings.tables import LeftOut, Payload, TableSource
-from casfs.timestamps import HOUR, NANOSECONDS, format_time
+from casfs.timestamps import NANOSECONDS, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -248,9 +248,7 @@ class Recordings:
             return [row for row in rows if (row.epoch, row.sequence) >= kept]
         for seal in span.seals:
             with self._lookups:
-                start, stop = seal.hour * HOUR, (seal.hour + 1) * HOUR
-                found = self._lookup.groups(track, start, stop)
-                rows += [row for row in found if row.n <= seal.through]
+                rows += self._lookup.sealed(track, seal)
         return rows
 
     def _note(self, span: RecordingSpan, left_out: Sequence[LeftOut]) -> str:

@@ -103,6 +103,13 @@ class MemoryLookup:
             if group.n > after and start <= group.received_start < stop:
                 yield group
 
+    def sealed(self, track: TrackRow, seal: SealRow) -> Sequence[GroupRow]:
+        groups = self._current(track, seal.through)
+        return sorted(
+            (group for group in groups if group.received_start // HOUR == seal.hour),
+            key=lambda group: group.n,
+        )
+
     def extents(
         self, track: TrackRow, start: int, stop: int, *, after: int = 0
     ) -> Iterator[ExtentRow]:
@@ -152,11 +159,12 @@ class MemoryLookup:
     def block_hashes(self, digest: Digest) -> Sequence[Digest]:
         return self.now().blocks.get(digest, ())
 
-    def _current(self, track: TrackRow) -> list[GroupRow]:
+    def _current(self, track: TrackRow, through: int = 1 << 62) -> list[GroupRow]:
         # As the index has it: a complete group stands for ever, an incomplete one gives way.
         by_identity: dict[tuple[int, int], GroupRow] = {}
         for group in self.now().groups:
-            if (group.broadcast.number, group.track) == (track.broadcast.number, track.name):
+            own = (group.broadcast.number, group.track) == (track.broadcast.number, track.name)
+            if own and group.n <= through:
                 before = by_identity.get((group.epoch, group.sequence))
                 if before is None or not before.complete:
                     by_identity[group.epoch, group.sequence] = group

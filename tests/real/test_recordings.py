@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import json
@@ -12,9 +13,13 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
+from casfs.archive import Archive
 from casfs.digest import digest_of
 from casfs.index.samples import SUFFIX
+from casfs.recordings import open_recordings
+from casfs.recordings.source import RecordingSpan
 from casfs.recordings.spool import DIRECTORY_SUFFIX
 from casfs.timestamps import HOUR, parse_time
 from tests.fakes.flat_media import (
@@ -34,10 +39,11 @@ from tests.real.programs import Installation
 from tests.real.test_mount_filesystem import _why_not
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from casfs.archive import Archive, Group
+    from casfs.archive import Group
+    from casfs.media.layout import Extent, Literal
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed"),
@@ -338,3 +344,29 @@ def test_a_live_recording_grows_for_whoever_follows_it(tmp_path: Path) -> None:
                 follower.wait()
                 follower.stdout.close()
             assert live.read_bytes().startswith(read)
+
+
+def test_a_sealed_hour_is_made_of_what_stood_when_it_was_sealed(tmp_path: Path) -> None:
+    archive = make_archive(tmp_path)
+    clock = Clock(START)
+    whole = groups_of(media(FIRST), received=START, epoch=1)
+    with archive.writer("demo/tv", clock=clock) as writer:
+        writer.commit([*whole[:-1], structs.replace(whole[-1], complete=False, reason="reset")])
+        clock.now = START + 2 * HOUR
+        writer.seal_hours(0)
+        before = pieces(archive)
+        writer.commit([whole[-1]])
+        # Nothing is known of the recording where there is another index.
+        assert pieces(Archive(archive.roots, index_path=str(tmp_path / "index"))) == before
+
+
+def pieces(archive: Archive) -> Sequence[Literal | Extent]:
+    """Return what the hour's file is made of."""
+    with (
+        contextlib.closing(archive.reader()) as reader,
+        contextlib.closing(open_recordings(archive)) as recordings,
+    ):
+        (broadcast,) = reader.broadcasts()
+        (seal,) = reader.seals(broadcast)
+        span = RecordingSpan(broadcast, START, START + HOUR, (seal,))
+        return list(recordings.layout(span, 0).pieces())
