@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import time
 from typing import TYPE_CHECKING
 
 from casfs.durable import make_directory, open_directory
@@ -23,6 +24,8 @@ from casfs.timestamps import DAY, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_LOOKS, _A_LOOK = 5, 0.005
 
 
 def check_heads(roots: Roots, directory: str) -> Heads | None:
@@ -55,7 +58,7 @@ def lock_broadcast(roots: Roots, directory: str, broadcast: str) -> Iterator[Non
         try:
             make_directory(path)
             descriptor = held.enter_context(open_directory(path))
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
             make_directory(os.path.join(path, BROADCAST_JOURNAL))
         except BlockingIOError:
             raise WriterLockedError(
@@ -65,6 +68,19 @@ def lock_broadcast(roots: Roots, directory: str, broadcast: str) -> Iterator[Non
         except OSError as error:
             raise storage_error(error, "locking", path) from error
         yield
+
+
+def _lock(descriptor: int) -> None:
+    """Take the lock; raises BlockingIOError if another holds it for longer than a look takes.
+
+    Whoever only asks whether a broadcast is recorded holds it shared for some microseconds.
+    """
+    for _ in range(_LOOKS):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_A_LOOK)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def check_clock(broadcast: str, newest: int, now: int) -> None:

@@ -138,6 +138,10 @@ class NegotiationError(ConnectError):
     """The relay speaks no protocol that we offered."""
 
 
+class DirectoryError(RelayError):
+    """A stream directory did not answer, or not with a list of broadcasts."""
+
+
 class ProtocolError(RelayError):
     """The relay sent something that its protocol does not allow, or more than our limits allow."""
 

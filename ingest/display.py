@@ -13,10 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ingest.quic import printable
+from ingest.rates import Rates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ingest.state import RecorderState, TrackState
 
 _TERMINAL_SECONDS = 0.5
@@ -98,7 +97,7 @@ def render(state: RecorderState, rates: Rates) -> Group:
             _activity(track),
             str(track.groups),
             _size(track.bytes),
-            f"{rates.of(name, track.bytes):.2f}",
+            f"{8e-6 * rates.of(name, track.bytes):.2f}",
             _notable(track.gaps),
             _notable(track.incomplete),
             str(track.redelivered),
@@ -115,24 +114,6 @@ def _activity(track: TrackState) -> str:
 
 def _notable(count: int) -> Text:
     return Text(str(count), style="yellow" if count else "")
-
-
-class Rates:
-    """Bit rates over the last ten seconds or so; ``clock`` gives seconds."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._before: dict[str, list[tuple[float, int]]] = {}
-
-    def of(self, name: str, count: int) -> float:
-        """Return Mbit/s of a counter of bytes."""
-        now = self._clock()
-        points = self._before.setdefault(name, [])
-        points.append((now, count))
-        while now - points[0][0] > _LINE_SECONDS:
-            del points[0]
-        elapsed = now - points[0][0]
-        return 8e-6 * (count - points[0][1]) / elapsed if elapsed else 0.0
 
 
 def _size(count: float) -> str:

@@ -3,32 +3,63 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec import Struct
 
-from casfs.errors import ConnectError, NotFoundError
+from casfs.errors import ConnectError, NotFoundError, WriterLockedError
 from casfs.follower import Follower
 from casfs.names import name_bytes
 from ingest.display import show_recorder
 from ingest.moq.negotiation import offer
+from ingest.notifying import keep_notifying, say_stopping
+from ingest.parent import check_stdin, sleep_or_stdin_closed, stdin_closed
 from ingest.recorder import Recorder, RecordOptions
 from ingest.relay_url import parse_relay_url
+from ingest.reporting import Reporter, keep_reporting, log_reports
 from ingest.state import RecorderState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from casfs.archive import Archive
+    from casfs.archive import Archive, BroadcastWriter
 
 _DURATION = "the duration is over"
+_ORPHANED = "standard input was closed"
+_LOCK_EVERY = 0.25
+
+
+class ForegroundOptions(Struct, frozen=True):
+    """How a recorder runs, and when it ends."""
+
+    duration: float | None = None
+    """After so many seconds."""
+    wait_for_lock: float = 0.0
+    """Seconds for another recorder of the broadcast to end."""
+    stop_with_stdin: bool = False
+    """When standard input is closed, as it is when whoever started us is gone."""
+    log_state: bool = False
+    """Log the state once a minute instead of showing it."""
+
+
+def spare_the_collector() -> None:
+    """Have Python look for cycles less often, and never among what is imported.
+
+    A packet makes dozens of objects that count, none of which is in a cycle; the search would cost
+    a recorder some per cent of its time.
+    """
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 def record_in_foreground(
-    archive: Archive, options: RecordOptions, *, duration: float | None
+    archive: Archive, options: RecordOptions, run: ForegroundOptions
 ) -> RecorderState:
-    """Record until SIGINT, SIGTERM or for ``duration`` seconds; return what was done.
+    """Record until SIGINT, SIGTERM or what ``run`` says; return what was done.
 
     Whatever was received is durable and indexed then. Raises the relay's error if no session came
     about in all that time, NotFoundError if the broadcast never appeared, ArchiveError,
@@ -39,23 +70,52 @@ def record_in_foreground(
     offer(options.session.protocols)
     for name in (options.broadcast, *options.tracks):
         name_bytes(name)
+    if run.stop_with_stdin:
+        check_stdin()
     state = RecorderState(broadcast=options.broadcast, relay=origin)
+    spare_the_collector()
     with contextlib.closing(Follower(archive)) as mirror:
-        with archive.writer(options.broadcast, relay=origin) as writer:
+        with contextlib.ExitStack() as held:
+            writer = _writer(archive, options.broadcast, origin, run, held)
+            if writer is None:
+                return state
             writer.on_commit = mirror.note
             recorder = Recorder(options, writer, mirror, state)
             try:
-                writer.stop_reason = trio.run(_run, recorder, state, duration)
+                writer.stop_reason = trio.run(_run, recorder, state, writer, run)
             finally:
                 places = writer.places
         mirror.step(places)
         state.index_trouble = mirror.trouble
-    if duration is not None and not state.groups and writer.stop_reason == _DURATION:
+    if run.duration is not None and not state.groups and writer.stop_reason == _DURATION:
         _complain_of_nothing(recorder, options, state)
     return state
 
 
-async def _run(recorder: Recorder, state: RecorderState, duration: float | None) -> str:
+def _writer(
+    archive: Archive,
+    broadcast: str,
+    relay: str,
+    run: ForegroundOptions,
+    held: contextlib.ExitStack,
+) -> BroadcastWriter | None:
+    """Enter the broadcast's writer, waiting for its lock; None if stdin was closed meanwhile."""
+    deadline = time.monotonic() + run.wait_for_lock
+    while True:
+        try:
+            return held.enter_context(archive.writer(broadcast, relay=relay))
+        except WriterLockedError:
+            if time.monotonic() >= deadline:
+                raise
+        if not run.stop_with_stdin:
+            time.sleep(_LOCK_EVERY)
+        elif sleep_or_stdin_closed(_LOCK_EVERY):
+            return None
+
+
+async def _run(
+    recorder: Recorder, state: RecorderState, writer: BroadcastWriter, run: ForegroundOptions
+) -> str:
     """Run the recorder and return why it ended."""
     reason = "stopped"
     failure: BaseException | None = None
@@ -72,16 +132,34 @@ async def _run(recorder: Recorder, state: RecorderState, duration: float | None)
         reason = _DURATION
         recorder.stop()
 
+    async def watch_stdin() -> None:
+        nonlocal reason
+        await stdin_closed()
+        reason = _ORPHANED
+        recorder.stop()
+
+    archive = writer.archive
+    reporter = Reporter(state, writer.recorder)
+    directory = archive.directory_of(writer.broadcast)
+
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch_signals, signals)
-            nursery.start_soon(show_recorder, state)
-            if duration is not None:
-                nursery.start_soon(watch_time, duration)
+            if run.log_state:
+                nursery.start_soon(log_reports, reporter)
+            else:
+                nursery.start_soon(show_recorder, state)
+            nursery.start_soon(keep_reporting, reporter, archive.roots, directory)
+            nursery.start_soon(keep_notifying, lambda: f"{state.status}, {state.groups} groups")
+            if run.duration is not None:
+                nursery.start_soon(watch_time, run.duration)
+            if run.stop_with_stdin:
+                nursery.start_soon(watch_stdin)
             try:
                 await recorder.run()
             except Exception as error:  # noqa: BLE001  raised again below, outside the nursery
                 failure = error
+            say_stopping()
             nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from casfs.cli.logs import LogFormat, log_as
 from casfs.cli.options import Duration, RootFlags, pass_roots, sync_strategy_option
 from casfs.cli.output import format_bytes, print_json, printable, say, warn_of_inodes
 from casfs.cli.relay_options import RelayFlags, pass_relay, url_option
@@ -33,6 +34,23 @@ if TYPE_CHECKING:
     help="Keep the small groups of a fast track (one audio frame a group) some seconds at a time in"
     " one object; or each group in its own.",
 )
+@click.option(
+    "--wait-for-lock",
+    type=Duration(),
+    default=0.0,
+    help="Wait so long for another recorder of the broadcast to end.",
+)
+@click.option(
+    "--stop-with-stdin",
+    is_flag=True,
+    help="End in good order when standard input is closed, as it is when the program at its other"
+    " end is gone.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    help="Log on stderr, the state once a minute, instead of showing it.",
+)
 @pass_relay
 @sync_strategy_option
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as one JSON object.")
@@ -46,6 +64,9 @@ def archive_command(
     tracks: tuple[str, ...],
     duration: float | None,
     coalesce: str,
+    wait_for_lock: float,
+    stop_with_stdin: bool,
+    log_format: LogFormat | None,
     sync_strategy: str | None,
     as_json: bool,
 ) -> None:
@@ -59,7 +80,7 @@ def archive_command(
       casfs archive --url https://relay.example/anon --name demo/tv
       casfs archive --url https://localhost:4443 --name demo/tv --duration 1h --tls-ca ca.pem
     """
-    from ingest.foreground import record_in_foreground
+    from ingest.foreground import ForegroundOptions, record_in_foreground
     from ingest.recorder import DEFAULT_TRACKS, RecordOptions
 
     options = RecordOptions(
@@ -70,9 +91,17 @@ def archive_command(
         session=relay.session(),
         coalesce=coalesce == "auto",
     )
+    if log_format is not None:
+        log_as(log_format, broadcast)
     archive = flags.archive(sync_strategy=sync_strategy)
-    warn_of_inodes(archive.roots)
-    _summarise(record_in_foreground(archive, options, duration=duration), as_json=as_json)
+    warn_of_inodes(archive.roots, log=log_format is not None)
+    run = ForegroundOptions(
+        duration=duration,
+        wait_for_lock=wait_for_lock,
+        stop_with_stdin=stop_with_stdin,
+        log_state=log_format is not None,
+    )
+    _summarise(record_in_foreground(archive, options, run), as_json=as_json)
 
 
 def _summarise(state: RecorderState, *, as_json: bool) -> None:

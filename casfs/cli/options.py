@@ -10,13 +10,14 @@ import click
 from msgspec import Struct
 
 from casfs.archive import Archive
-from casfs.config import Settings, load_settings
+from casfs.config import Loaded, Settings, load
 from casfs.errors import ConfigError
 from casfs.objects.syncing import STRATEGIES
+from casfs.quantities import parse_duration
 from casfs.timestamps import parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,8 +39,15 @@ class RootFlags(Struct, frozen=True):
 
     def settings(self, *, sync_strategy: str | None = None) -> Settings:
         """Return the settings in force; raises ConfigError."""
-        flags = {name: getattr(self, name) for name in _NAMES[:3]}
-        return load_settings({**flags, "sync_strategy": sync_strategy}, os.environ, self.config)
+        return self.load(os.environ, {"sync-strategy": sync_strategy}).settings
+
+    def load(self, environment: Mapping[str, str], given: Mapping[str, object]) -> Loaded:
+        """Return the settings in force and their origins; ``given``: further flags, by name.
+
+        Raises ConfigError.
+        """
+        flags = {name.replace("_", "-"): getattr(self, name) for name in _NAMES[:3]}
+        return load({**flags, **given}, environment, self.config)
 
     def archive(self, *, sync_strategy: str | None = None) -> Archive:
         """Open the archive; raises ConfigError, ArchiveError, StorageError.
@@ -109,8 +117,6 @@ sync_strategy_option = click.option(
 )
 """An option of the commands that write objects."""
 
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
 
 class Duration(click.ParamType[float]):
     """A span of time: ``90``, ``90s``, ``15m``, ``2h``, ``7d``; gives seconds."""
@@ -123,15 +129,10 @@ class Duration(click.ParamType[float]):
         """Return the seconds that ``value`` says."""
         if isinstance(value, float):
             return value
-        text = str(value).strip()
-        unit = text[-1:] if text[-1:].isalpha() else ""
         try:
-            seconds = float(text.removesuffix(unit)) * _UNITS[unit]
-        except (ValueError, KeyError):
-            self.fail(f"{text!r} is no duration such as 90s, 15m or 2h", param, ctx)
-        if not 0 < seconds < 1e10:
-            self.fail(f"{text!r} is not a positive duration", param, ctx)
-        return seconds
+            return parse_duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Instant(click.ParamType[int]):

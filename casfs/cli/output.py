@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from casfs.roots import Roots
 
+_LOG = logging.getLogger(__name__)
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -93,15 +94,18 @@ def say(text: str = "") -> None:
     print(text)
 
 
-def warn_of_inodes(roots: Roots, object_bytes: float | None = None) -> None:
+def warn_of_inodes(roots: Roots, object_bytes: float | None = None, *, log: bool = False) -> None:
     """Say on stderr if the disk of the objects will run out of inodes before it runs out of bytes.
 
-    Raises StorageError.
+    ``log``: as a message of the log that goes there. Raises StorageError.
     """
     warning = inode_warning(roots, object_bytes)
     if warning is not None:
         advice = "make it with more inodes (mkfs.ext4 -i 4096), or take XFS, btrfs or ZFS"
-        print(f"casfs: warning: {warning}; {advice}", file=sys.stderr)
+        if log:
+            _LOG.warning("%s; %s", warning, advice)
+        else:
+            print(f"casfs: warning: {warning}; {advice}", file=sys.stderr)
 
 
 def printable(name: str) -> str:

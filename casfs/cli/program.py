@@ -11,9 +11,11 @@ import click
 
 from casfs import __version__
 from casfs.cli.archive import archive_command
+from casfs.cli.auto_archive import auto_archive_command
 from casfs.cli.broadcasts import broadcasts_command
 from casfs.cli.cat import cat_command
 from casfs.cli.collect import collect_command, restore_command
+from casfs.cli.config import config_group
 from casfs.cli.expire import expire_command
 from casfs.cli.export import export_command
 from casfs.cli.import_ import import_command
@@ -25,6 +27,7 @@ from casfs.cli.options import root_options
 from casfs.cli.output import CurrentStderrHandler, ReaderGoneError, guard_output
 from casfs.cli.show import show_command
 from casfs.cli.stats import stats_command
+from casfs.cli.status import status_command
 from casfs.cli.verify import verify_command
 from casfs.errors import CasfsError
 
@@ -73,10 +76,11 @@ def program(verbose: int) -> None:
 
 
 for _command in (
-    *(init_command, broadcasts_command, archive_command, verify_command, ls_command, cat_command),
+    *(init_command, broadcasts_command, archive_command, auto_archive_command, status_command),
+    *(verify_command, ls_command, cat_command),
     *(show_command, export_command, import_command, stats_command),
     *(expire_command, collect_command, restore_command),
-    *(mount_command, index_group),
+    *(mount_command, index_group, config_group),
 ):
     program.add_command(_command)
 program.add_command(archive_command, "wt-archive")

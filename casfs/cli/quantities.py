@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-_SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+from casfs.quantities import parse_share, parse_size
 
 
 class Size(click.ParamType[float]):
@@ -18,15 +18,10 @@ class Size(click.ParamType[float]):
         """Return the bytes that ``value`` says."""
         if isinstance(value, float):
             return value
-        text = str(value).strip().upper().removesuffix("B")
-        unit = text[-1:] if text[-1:].isalpha() else ""
         try:
-            size = float(text.removesuffix(unit)) * _SIZES[unit]
-        except (ValueError, KeyError):
-            self.fail(f"{value!r} is no size such as 65536, 500K or 50M", param, ctx)
-        if not 1 <= size < 1e18:
-            self.fail(f"{value!r} is not a positive size", param, ctx)
-        return size
+            return parse_size(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Share(click.ParamType[float]):
@@ -40,11 +35,7 @@ class Share(click.ParamType[float]):
         """Return the share that ``value`` says."""
         if isinstance(value, float):
             return value
-        text = str(value).strip()
         try:
-            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-        except ValueError:
-            self.fail(f"{text!r} is no share such as 5% or 0.05", param, ctx)
-        if not 0 < share <= 1:
-            self.fail(f"{text!r} is not above 0 and at most 100%", param, ctx)
-        return share
+            return parse_share(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)

@@ -141,6 +141,8 @@ class Installation:
             "XDG_CONFIG_HOME": str(directory / "no-config"),
             "COLUMNS": "200",
         }
+        self.quic = "auto"
+        """The QUIC library that recorders use."""
         self._started = 0
 
     def run(self, *arguments: str, timeout: float = PATIENCE) -> Outcome:
@@ -164,7 +166,7 @@ class Installation:
         """Record a broadcast for the time of the context."""
         with self.running(
             *("archive", "--url", relay.url, "--name", broadcast),
-            *("--tls-fingerprint", relay.fingerprint, *arguments),
+            *("--tls-fingerprint", relay.fingerprint, "--quic", self.quic, *arguments),
         ) as program:
             yield program
 

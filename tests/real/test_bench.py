@@ -114,6 +114,39 @@ def test_every_row_of_the_mount_is_measured_or_says_why_not(tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
+INGEST_ROWS = [
+    ("receive 1 MB groups, aioquic", "moq-rs"),
+    ("receive 1 MB groups, qh3", "moq-rs"),
+    ("receive 10 kB groups, aioquic", "moq-rs"),
+    ("receive 10 kB groups, qh3", "moq-rs"),
+    ("record 1 MB groups", "receive only"),
+    ("20 live tracks of 20 Mbit/s", "one core"),
+    ("recorder with 64 groups of 1 MB open", "the bound"),
+]
+
+
+def test_the_rows_of_the_network_are_measured_or_say_why_not(tmp_path: Path) -> None:
+    done = bench(
+        *("ingest", "--scale", "0.01", "--rounds", "1", "--seconds", "2", "--json"),
+        *("--only", "receive", "--only", "record", "--only", "live", "--only", "memory"),
+        *("--directory", str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    for found, (what, against) in zip(rows, INGEST_ROWS, strict=True):
+        assert found["what"].startswith(what)
+        assert found["against"].startswith(against)
+        assert found["ratio"] is not None or "is not installed" in found["skipped"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_soak_can_be_short(tmp_path: Path) -> None:
+    done = bench("soak", "--seconds", "4", "--json", "--directory", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["rows"]
+    assert row["ratio"]["middle"] > 0
+
+
 def is_measured(found: Mapping[str, object]) -> bool:
     ratio, runs = found["ratio"], found["subject_runs"]
     if ratio is None:
@@ -144,6 +177,11 @@ def test_a_scale_that_cannot_be_is_refused(scale: str) -> None:
     assert "--scale" in done.stderr
 
 
+def test_a_rate_stands_where_bytes_are_known() -> None:
+    found = row(subject_runs=(measured(0.5),), against_runs=(measured(1.0),), megabytes=100.0)
+    assert "| 200 MB/s | bare    | 100 MB/s" in as_table(results(found))
+
+
 def test_a_ratio_above_one_says_that_casfs_is_faster() -> None:
     ratio = ratio_of(
         row(
@@ -170,10 +208,12 @@ def test_memory_is_compared_where_a_row_says_so() -> None:
 def test_the_table_says_which_aims_are_met() -> None:
     slow = row(subject_runs=(measured(2.0),), against_runs=(measured(1.0),))
     fast = row(subject_runs=(measured(1.0),), against_runs=(measured(1.0),))
-    table = as_table(results(slow, fast, row(skipped="no such peer"))).splitlines()
+    lost = row(subject_runs=fast.subject_runs, against_runs=fast.against_runs, failed=True)
+    table = as_table(results(slow, fast, row(skipped="no such peer"), lost)).splitlines()
     assert ">= 0.8 MISSED" in table[2]
     assert ">= 0.8 met" in table[3]
     assert "skipped: no such peer" in table[4]
+    assert ">= 0.8 MISSED" in table[5]
     assert len({len(line) for line in table}) == 1
 
 

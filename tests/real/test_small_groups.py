@@ -33,6 +33,8 @@ def test_one_audio_frame_a_group_is_kept_in_runs_and_comes_out_group_by_group(
             station.send(AUDIO, dice.randbytes(400))
             if number % RATE == 0:
                 station.send(VIDEO, dice.randbytes(50_000))
+        # What is on its way when a recorder is stopped does not count.
+        installation.wait_for(station.name, AUDIO, COUNT)
         installation.wait_for(station.name, VIDEO, len(station.sent[VIDEO]))
         outcome = recorder.stop()
         assert outcome.code == 0, outcome.err

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import trio
 from rich.console import Console
 
-from ingest.display import Rates, render, show_recorder, summary_line, troubles
+from ingest.display import render, show_recorder, summary_line, troubles
+from ingest.rates import Rates
 from ingest.state import RecorderState
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def test_rates_are_those_of_the_last_seconds() -> None:
     now = iter([*range(20), 60])
     rates = Rates(lambda: next(now))
     shown = [rates.of("video", second * 1_000_000) for second in range(20)]
-    assert shown == [0.0, *[8.0] * 19]
+    assert shown == [0.0, *[1_000_000.0] * 19]
     assert rates.of("video", 19_000_000) == 0
 
 

@@ -15,8 +15,17 @@ import pytest
 from casfs.archive import Run
 from casfs.digest import digest_of
 from casfs.mount.status import DamagedObject, GroupIdentity, MountStatus, render_status
+from casfs.recorders import (
+    SourceReport,
+    SupervisedReport,
+    SupervisorReport,
+    lock_supervisor,
+    write_report,
+    write_supervisor_report,
+)
 from casfs.timestamps import HOUR
 from tests.fakes.hours import LONG_AGO, hour_group, record_hours
+from tests.fakes.reports import report
 from tests.fakes.store import (
     NOON,
     Clock,
@@ -47,14 +56,19 @@ def documented(section: str) -> dict[str, set[str]]:
     return {row[0].strip("`"): set(row[1].split(" or ")) for row in table.rows}
 
 
-def check_members(section: str, *values: object, optional: Collection[str] = ()) -> None:
+def check_members(
+    section: str,
+    *values: object,
+    optional: Collection[str] = (),
+    named: Collection[str] = (),
+) -> None:
     """Compare what was printed with the section: the same members, and no other types.
 
-    ``optional``: objects that may be null as a whole.
+    ``optional``: objects that may be null as a whole. ``named``: whose members' names are data.
     """
     found: dict[str, set[str]] = {}
     for value in values:
-        for path, types in members_of(value).items():
+        for path, types in members_of(value, named).items():
             found.setdefault(path, set()).update(types)
     for path in optional:
         assert found.pop(path, {"null"}) == {"null"}
@@ -207,6 +221,54 @@ def test_expire_collect_and_restore(archive: Archive) -> None:
     check_members("casfs collect", *dry, *run(archive, "collect", "--json", "--yes"))
     dry = run(archive, "restore", "--all", "--json")
     check_members("casfs restore", *dry, *run(archive, "restore", "--all", "--json", "--yes"))
+
+
+def test_status(archive: Archive) -> None:
+    directory = archive.directory_of("demo")
+    with lock_supervisor(archive.roots), archive.writer("demo", clock=Clock(NOON + HOUR)):
+        write_report(archive.roots, directory, report("demo", groups=1))
+        said = run(archive, "status", "--json")
+        write_report(archive.roots, directory, report("demo"))
+        write_supervisor_report(
+            archive.roots,
+            SupervisorReport(
+                pid=1,
+                host="h",
+                since="s",
+                updated="u",
+                status="s",
+                room="ample",
+                min_free=5,
+                sources=[
+                    SourceReport(source="s", listed=1, refused=0, asked=asked, trouble="")
+                    for asked in ("2026", None)
+                ],
+                broadcasts=[
+                    SupervisedReport(
+                        broadcast=name,
+                        phase="waiting",
+                        listed=True,
+                        pid=None,
+                        restarts=1,
+                        waiting_for="x",
+                    )
+                    for name in ("demo", "waiting")
+                ],
+            ),
+        )
+        said += run(archive, "status", "--json")
+    check_members("casfs status", *said, optional=["supervisor"], named=["recorders[].tracks"])
+
+
+def test_config_show(archive: Archive) -> None:
+    (said,) = run(archive, "config", "show", "--json")
+    assert isinstance(said, dict)
+    plain = {
+        name: shown
+        for name, shown in said["settings"].items()
+        if not isinstance(shown["value"], list | dict)
+    }
+    check_members("casfs config show", {**said, "settings": plain}, named=["settings"])
 
 
 def test_index(archive: Archive) -> None:

@@ -24,6 +24,7 @@ from tools.benchmarks import (
     durable_put,
     index_lookup,
     index_rebuild,
+    ingesting,
     mount_backups,
     mount_listing,
     mount_reading,
@@ -42,6 +43,7 @@ from tools.benchmarks.reporting import (
     update_document,
 )
 from tools.demo.steps import Interrupted, end_on_signals
+from tools.loopback.process import LoopbackError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,6 +69,14 @@ SUITES: dict[str, dict[str, Callable[[Bench], Iterator[Row]]]] = {
         "start": mount_listing.starting,
         "mount-backups": mount_backups.against_backups,
     },
+    "ingest": {
+        "receive": ingesting.receiving_against_moq_rs,
+        "record": ingesting.recording_against_receiving,
+        "live": ingesting.live_against_real_time,
+        "loss": ingesting.loss_against_none,
+        "memory": ingesting.open_groups_against_a_bound,
+    },
+    "soak": {"soak": ingesting.memory_late_against_early},
 }
 """Suite -> its comparisons by name."""
 
@@ -80,6 +90,7 @@ class Arguments(Struct, frozen=True):
     only: list[str] | None
     scale: float
     rounds: int | None
+    seconds: float | None
     directory: Path | None
     json: bool
     update: Path | None
@@ -100,7 +111,7 @@ def main() -> int:
             shutil.rmtree(directory, ignore_errors=True)
         if arguments.update is not None:
             update_document(arguments.update, arguments.suite, results)
-    except (BenchError, OSError) as error:
+    except (BenchError, LoopbackError, OSError) as error:
         print(f"bench: failed: {error}", file=sys.stderr)
         return 1
     except Interrupted as interrupted:
@@ -126,7 +137,14 @@ def run(arguments: Arguments, directory: Path) -> Results:
             _say(name)
             own = directory / name
             own.mkdir()
-            rows += compare(Bench(own, peers, scale=arguments.scale, rounds=arguments.rounds))
+            rows += compare(
+                Bench(
+                    *(own, peers),
+                    scale=arguments.scale,
+                    rounds=arguments.rounds,
+                    seconds=arguments.seconds,
+                )
+            )
             shutil.rmtree(own)
     return Results(scale=arguments.scale, machine=machine, rows=tuple(rows))
 
@@ -154,6 +172,12 @@ def parse_arguments() -> Arguments:
     )
     parser.add_argument(
         "--rounds", type=int, metavar="N", help="repeat each N times (3 to 7, by how long it takes)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="go on for S seconds with what is live (60; a soak: 1800)",
     )
     parser.add_argument(
         "--directory",

@@ -45,6 +45,7 @@ def index_of(directory: Path, groups: int, *, per_hour: int) -> Roots:
         made = {
             "n": "last.n + i",
             "sequence": "last.sequence + i",
+            "last_sequence": "last.sequence + i",
             "hash": "randomblob(32)",
         }
         values = ", ".join(made.get(column, f'last."{column}"') for column in columns)
@@ -56,7 +57,8 @@ def index_of(directory: Path, groups: int, *, per_hour: int) -> Roots:
             (groups - _WRITTEN,),
         )
         connection.execute(
-            f"update groups set received_start = {place}, received_end = {place} + 9"
+            f"update groups set received_start = {place}, last_start = {place},"
+            f" received_end = {place} + 9"
         )
         for _, sql in indexes:
             connection.execute(sql)

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 import click
 
 from casfs.cli.program import INTERRUPTED, program
+from casfs.cli.settings_options import shown_default, written
+from casfs.config import Settings
+from casfs.config.entries import entries
 from casfs.errors import CasfsError
 
 if TYPE_CHECKING:
@@ -51,8 +54,33 @@ manifest-root = "/fast/manifests"
 
 That is the file which `--config` or `CASFS_CONFIG` names, else the first that exists of
 `$XDG_CONFIG_HOME/casfs/config.toml` (by default `~/.config/casfs/config.toml`) and
-`/etc/casfs/config.toml`. It may hold `cas-root`, `manifest-root`, `index` and
-`sync-strategy` (see [operations.md](operations.md#how-objects-are-made-durable)).
+`/etc/casfs/config.toml`. `casfs config show` says which values are in force and where they come
+from, `casfs config check FILE` whether a file is sound.
+"""
+
+_SETTINGS = """\
+## Settings
+
+All that the file may hold. Flags win over the environment, the environment over the file, the file
+over the defaults. In `[auto-archive]` each is a flag of [casfs auto-archive](#casfs-auto-archive)
+too, and a variable `CASFS_AUTO_ARCHIVE_...`; those of `[expire-when-short]` are variables
+`CASFS_EXPIRE_WHEN_SHORT_...`. In the environment, what a list holds is separated by commas.
+Durations are texts such as `"90s"`, `"15m"`, `"2h"`, `"7d"`; sizes such as `"500M"`, `"10G"`
+(powers of 1000); shares such as `"5%"`. Secrets stand in files of their own, or in systemd's
+credentials, never here.
+
+```toml
+cas-root = "/pool/cas"
+manifest-root = "/fast/manifests"
+
+[auto-archive]
+directory = ["https://tv.example/api/public-streams"]
+exclude = ["test/*"]
+min-free = "5%"
+
+[auto-archive.field]
+name = "title"
+```
 """
 
 _EXIT_CODES = """\
@@ -65,7 +93,8 @@ kind it is:
 
 def commands_page() -> str:
     """Return the text of docs/commands.md."""
-    sections = [_INTRODUCTION, _ROOTS, _EXIT_CODES, exit_code_table()]
+    sections = [_INTRODUCTION, _ROOTS, _SETTINGS, settings_tables()]
+    sections += [_EXIT_CODES, exit_code_table()]
     for names, command in visible_commands():
         title = " ".join(names)
         sections.append(f"## {title}\n\n```text\n{help_text(names, command)}\n```\n")
@@ -98,6 +127,26 @@ def exit_code_table() -> str:
         rows.append(f"| {error.exit_code} |{name} | {meaning} |")
     rows.append(f"| {INTERRUPTED} | | Interrupted by Ctrl-C. |")
     return "\n".join(rows) + "\n"
+
+
+def settings_tables() -> str:
+    """Return the schema of the settings as a table for each of its own."""
+    pieces: list[str] = []
+    table = None
+    for entry in entries(Settings):
+        if entry.table != table:
+            table = entry.table
+            pieces.append(f"\n`[{table}]`\n" if table else "At the top:\n")
+            pieces.append("| setting | type | default | meaning |\n|---|---|---|---|")
+        kind = entry.kind.replace("|", "\\|")
+        text = entry.description.replace(" May be given often.", "").replace("|", "\\|")
+        default = (
+            written(entry.default).lower()
+            if isinstance(entry.default, bool)
+            else (f"`{shown_default(entry)}`" if shown_default(entry) else "")
+        )
+        pieces.append(f"| `{entry.key}` | {kind} | {default} | {text} |")
+    return "\n".join(pieces) + "\n"
 
 
 def error_classes() -> list[type[CasfsError]]:

@@ -174,7 +174,8 @@ class _Stress:
                     if row is None:
                         continue
                     with open(self._archive.objects.path(row.hash), "rb") as file:
-                        self._compare(station, sequence, file.read())
+                        file.seek(row.offset)
+                        self._compare(station, sequence, file.read(row.size))
                     self.read += 1
 
     def _read_mounted(self, mountpoint: Path) -> None:
@@ -245,8 +246,8 @@ def _kept(archive: Archive, station: _Station) -> int:
         track = reader.track(station.name, _TRACK)
         rows = [] if track is None else list(reader.groups(track, 0, 1 << 62))
     return sum(
-        row.hash == digest_of(station.sent.get(row.sequence, b""))
-        and archive.objects.check(row.hash, row.size) is None
+        row.digest == digest_of(station.sent.get(row.sequence, b""))
+        and archive.objects.check(row.hash) is None
         for row in rows
         if row.complete
     )

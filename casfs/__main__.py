@@ -1,0 +1,7 @@
+"""``python -m casfs``: the ``casfs`` program."""
+
+from __future__ import annotations
+
+from casfs.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""A whole supervisor under stress: a bad directory, dying workers, its own death."""
