@@ -110,7 +110,7 @@ def test_a_collection_that_is_refused_leaves_nothing_open(
         file.write(text)
     with archive.writer(TV, clock=Clock(NOON + HOUR)) as writer:
         writer.commit([group(30)])
-    monkeypatch.setattr("casfs.collect._LINES", len(lines) + 1)
+    monkeypatch.setattr("casfs.survey._LINES", len(lines) + 1)
     with pytest.raises(UnsupportedFormatError) as caught:
         collect(archive, grace=0, act=True)
     assert caught.value.__traceback__ is not None
