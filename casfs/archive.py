@@ -22,8 +22,16 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from casfs import __version__
 from casfs.admission import check_clock, check_heads, lock_broadcast, next_broadcast_number
 from casfs.durable import make_directory, sweep_unfinished
-from casfs.errors import StorageError, UsageError, storage_error
-from casfs.groups import Committed, Group
+from casfs.errors import StorageError, storage_error
+from casfs.groups import (
+    Committed,
+    Group,
+    Run,
+    group_members,
+    groups_of,
+    payload_of,
+    run_members,
+)
 from casfs.heads import Heads, KnownHeads, write_heads
 from casfs.index.index import IndexFault
 from casfs.index.mirror import Mirror, sweep_unfinished_indexes
@@ -37,6 +45,7 @@ from casfs.manifests.record import (
     GroupRecord,
     LostSessionRecord,
     Record,
+    RunRecord,
     SealRecord,
     StartRecord,
     StopRecord,
@@ -44,24 +53,23 @@ from casfs.manifests.record import (
 from casfs.manifests.recovery import JournalTail, recover_tail
 from casfs.names import encode_name
 from casfs.objects.commit import LocalCommitter
-from casfs.objects.local import LocalStore, object_path
-from casfs.roots import OWN, Format, Roots, recognise
-from casfs.timestamps import HOUR, format_time, parse_time
+from casfs.objects.local import LocalStore
+from casfs.roots import OWN, RUNS, Format, Roots, recognise, require
+from casfs.timestamps import HOUR, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from casfs.manifests.runs import KeptGroup
     from casfs.objects.store import Stored
     from casfs.objects.syncing import StrategyName
     from casfs.objects.writing import ObjectWriter
 
-__all__ = ["WRITER", "Archive", "BroadcastWriter", "Committed", "Group"]
+__all__ = ["WRITER", "Archive", "BroadcastWriter", "Committed", "Group", "Run"]
 
 _LOG = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Record)
-
-_SEQUENCES = 1 << 62  # RFC 9000, section 16: no variable-length integer is larger
 
 WRITER = f"casfs {__version__}"
 """Program and version, as every record names them."""
@@ -111,6 +119,11 @@ class Archive:
             head_of=KnownHeads(self.roots.cas).of,
         )
 
+    def require_runs(self) -> None:
+        """See to it that whoever does not know of runs refuses the archive; raises StorageError."""
+        if RUNS not in self.format.requires:
+            self.format = require(self.roots, RUNS)
+
     def directory_of(self, broadcast: str) -> str:
         """Return the component below the manifest root that stands for a broadcast."""
         return encode_name(broadcast, fold_case=self.format.fold_case)
@@ -139,6 +152,8 @@ class BroadcastWriter:
         """Names this recording session."""
         self.stop_reason = "stopped"
         """What the stop record will say."""
+        self.on_commit: Callable[[Sequence[Committed]], None] | None = None
+        """Told of what was committed, once it is kept; must be quick and never raise."""
         self._relay = relay
         self._clock = clock
         self._name = archive.directory_of(broadcast)
@@ -164,7 +179,7 @@ class BroadcastWriter:
         """The journals that this writer has touched."""
         return [JournalPlace(self._name, name) for name in list(self._journals)]
 
-    def recent_groups(self) -> list[GroupRecord]:
+    def recent_groups(self) -> list[KeptGroup]:
         """Return the newest groups of each track as they were found at the start, oldest first."""
         return [group for tail in self._tails.values() for group in tail.groups]
 
@@ -184,28 +199,33 @@ class BroadcastWriter:
         finally:
             self._resources.close()
 
-    def commit(self, groups: Sequence[Group]) -> list[Committed]:
-        """Keep the groups; on return each is durable, object and record.
+    def commit(self, items: Sequence[Group | Run]) -> list[Committed]:
+        """Keep groups and runs; on return each is durable, object and record.
 
         Raises StorageError: then none of them counts, and all may be committed again (but what was
-        staged has to be staged anew). Raises
-        UsageError for a sequence that is no number of a group; then none of them counts either.
+        staged has to be staged anew). Raises UsageError for a sequence that is no number of a
+        group, or groups that make no run; then none of them counts either.
         """
+        groups = [group for item in items for group in groups_of(item)]
+        if any(isinstance(item, Run) for item in items):
+            self.archive.require_runs()
         with self._committer.batch() as batch:
-            stored = batch.put([group.payload for group in groups])
+            stored = batch.put([payload_of(item) for item in items])
             names: dict[str, str] = {}
             for track in dict.fromkeys(group.track for group in groups):
                 names[track], journal = self._track_journal(track)
                 journal.open_segment()
             records: dict[str, list[Record]] = {}
             committed: list[Committed] = []
-            for group, put in zip(groups, stored, strict=True):
-                record = self._group_record(group, put)
-                records.setdefault(names[group.track], []).append(record)
+            for item, put in zip(items, stored, strict=True):
+                record = self._kept(item, put)
+                records.setdefault(names[record.track or ""], []).append(record)
                 committed.append(Committed(record, put.new, put.healed))
             self._append(records)
         self._open_hours |= {group.received_start // HOUR for group in groups}
         self._renew_heads()
+        if self.on_commit is not None:
+            self.on_commit(committed)
         return committed
 
     def stage(self, expected: int | None = None) -> ObjectWriter:
@@ -328,9 +348,7 @@ class BroadcastWriter:
         check_clock(self.broadcast, newest, self._clock())
         self._last_n = max((tail.last_n for tail in tails), default=0)
         self._sealed = max((tail.sealed for tail in tails), default=0)
-        self._open_hours = {
-            parse_time(group.received_start) // HOUR for tail in tails for group in tail.groups
-        }
+        self._open_hours = {hour for tail in tails for hour in tail.hours}
         self._appendable = {
             name
             for name, tail in self._tails.items()
@@ -389,36 +407,18 @@ class BroadcastWriter:
         self._last_n += 1
         return self._last_n
 
-    def _group_record(self, group: Group, stored: Stored) -> GroupRecord:
-        if not (0 <= group.sequence < _SEQUENCES and group.epoch > 0):
-            raise UsageError(
-                f"{group.track!r} cannot have sequence {group.sequence} in epoch {group.epoch}"
-            )
-        return self._record(
-            GroupRecord,
-            group.track,
-            epoch=group.epoch,
-            sequence=str(group.sequence),
-            hash=stored.digest,
-            path=object_path(stored.digest),
-            offset=0,
-            size=stored.size,
-            frame_sizes=group.frame_sizes,
-            lacking=group.lacking,
-            frame_timestamps=(
-                None if group.timestamps is None else [str(stamp) for stamp in group.timestamps]
-            ),
-            timescale=None if group.timescale is None else str(group.timescale),
-            blocks=group.blocks,
-            init=group.init,
-            received_start=format_time(group.received_start),
-            received_end=format_time(group.received_end),
-            complete=group.complete,
-            reason=group.reason or None,
-            relay=group.relay or self._relay,
-            protocol=group.protocol,
-            writer=WRITER,
-        )
+    def _kept(self, item: Group | Run, stored: Stored) -> GroupRecord | RunRecord:
+        """Return the record of what is stored."""
+        if isinstance(item, Group):
+            members = group_members(item, stored)
+            return self._record(GroupRecord, item.track, **self._relayed(members))
+        members = run_members(item, stored)
+        # Each group has a number of its own; that of the last one is the record's.
+        self._last_n += len(item.groups) - 1
+        return self._record(RunRecord, item.groups[0].track, **self._relayed(members))
+
+    def _relayed(self, members: dict[str, object]) -> dict[str, object]:
+        return {**members, "relay": members["relay"] or self._relay, "writer": WRITER}
 
     def _note(self, kind: Callable[..., Record], **members: object) -> None:
         self._journal(BROADCAST_JOURNAL).open_segment()

@@ -3,7 +3,8 @@
 The protocol, each step of which may be the last before a crash:
 
 1. refused unless every place that the CAS root remembers can be reached in the manifests and every
-   line of them is sound and understood: a lost line may be the one that needs an object;
+   line of them is sound and understood: a lost line may be the one that needs an object
+   (`casfs.survey`; who accepts damage by its name has what it may concern left alone);
 2. shard by shard, under its exclusive lock: the tails of all manifests are read, and an object that
    no living record of any broadcast needs is renamed into the trash. A writer holds the same lock,
    shared, from its look for an object until its line is durable, so there is nothing in between;
@@ -16,24 +17,22 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import os
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from casfs.digest import Digest
-from casfs.durable import make_directory, open_directory, sync_directory
+from casfs.durable import check_alive, make_directory, open_directory, sync_directory
 from casfs.errors import (
-    DamageError,
     ForeignRootError,
     NotFoundError,
     ObjectNotFoundError,
-    UnsupportedFormatError,
+    UsageError,
     storage_error,
 )
-from casfs.expire import check_all_heads, disk_space, refresh_index
+from casfs.expire import disk_space, refresh_index
 from casfs.expiries import ExpiryWriter, lock_expiries
 from casfs.index.expiring import (
     expired_objects,
@@ -43,25 +42,20 @@ from casfs.index.expiring import (
     revived_objects,
 )
 from casfs.index.holdings import holdings
-from casfs.index.index import Index
-from casfs.manifests.chain import JournalReader, PositionLostError
-from casfs.manifests.layout import all_journals
-from casfs.manifests.record import Line, Record
+from casfs.index.samples import SUFFIX as SAMPLES_SUFFIX
+from casfs.index.samples import SampleIndex
 from casfs.objects.local import OBJECTS, SUFFIX, hash_descriptor
 from casfs.retention import Policy, undo
+from casfs.survey import Survey
 from casfs.timestamps import HOUR
 from casfs.trash import TRASH, bag_name, trashed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from casfs.archive import Archive
     from casfs.index.holdings import Holding
-    from casfs.manifests.layout import JournalPlace
-    from casfs.manifests.record import Position
-    from casfs.manifests.segment import Fault
-
-_LINES = 2000
+    from casfs.index.index import Index
 
 
 class Amount(Struct):
@@ -88,6 +82,8 @@ class Collection(Struct, frozen=True):
     """Still in the trash."""
     needed: int
     """Objects in the trash that a record needs and the store lacks: never deleted."""
+    protected: int
+    """Objects that stay since a line that was lost to accepted damage may need them."""
 
 
 class RestoredHour(Struct, frozen=True):
@@ -120,19 +116,27 @@ def collect(
     act: bool,
     orphans: bool = False,
     min_free: int | None = None,
+    accept: Iterable[str] = (),
     clock: Callable[[], int] = time.time_ns,
 ) -> Collection:
     """Delete what lay in the trash for ``grace`` (nanoseconds), then fill it with what expired.
 
     ``orphans``: also objects that no record ever named, if they are older than ``grace``.
     ``min_free``: delete only until so many bytes are free. Without ``act`` nothing is changed.
-    Raises ForeignRootError, DamageError, UnsupportedFormatError, CollectorLockedError,
-    StorageError.
+    ``accept``: damage to go on beside, by the names that DamageError gives; whatever its broadcast
+    received about then stays in the store. Raises ForeignRootError, DamageError, UsageError for
+    accepted damage that there is not, UnsupportedFormatError, CollectorLockedError, StorageError.
     """
+    if orphans and accept:
+        raise UsageError(
+            "what no record names may be named by the lines that accepted damage has lost",
+            advice="give --orphans or --accept-damage, not both",
+        )
     with contextlib.ExitStack() as held:
         if act:
             held.enter_context(lock_expiries(archive.roots))
-        survey = held.enter_context(_Survey(archive, strict=True))
+        survey = held.enter_context(Survey(archive, strict=True, accept=accept))
+        survey.check_accepted()
         if orphans and not survey.index.broadcasts():
             raise ForeignRootError(
                 f"the manifest root {archive.roots.manifests} holds no broadcast: every object "
@@ -147,6 +151,7 @@ def collect(
             raise storage_error(error, "collecting in", archive.roots.cas) from error
         if act:
             refresh_index(archive)
+            _forget_samples(archive, collector.gone)
     return collector.outcome()
 
 
@@ -165,7 +170,9 @@ def restore(
     with contextlib.ExitStack() as held:
         if act:
             held.enter_context(lock_expiries(archive.roots))
-        survey = held.enter_context(_Survey(archive, strict=False))
+            # Whoever restored before may have been killed before the index knew of it.
+            refresh_index(archive)
+        survey = held.enter_context(Survey(archive, strict=False))
         restorer = _Restorer(archive, survey.index, act=act)
         try:
             results = [
@@ -184,81 +191,9 @@ def restore(
     return results
 
 
-class _Survey:
-    """All that the manifests say, read from their beginnings; `refresh` reads what has come since.
-
-    ``strict``: damage is refused.
-    """
-
-    def __init__(self, archive: Archive, *, strict: bool) -> None:
-        self._root = archive.roots.manifests
-        self._strict = strict
-        self._trusted: Mapping[JournalPlace, Position] = check_all_heads(archive)
-        self.index = Index.temporary(archive.store_id)
-
-    def __enter__(self) -> Self:
-        try:
-            with self.index.filling():
-                self.refresh()
-        except BaseException:
-            self.index.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.index.close()
-
-    def refresh(self) -> None:
-        """Read the tails; raises DamageError, UnsupportedFormatError, StorageError."""
-        for place in all_journals(self._root):
-            try:
-                self._follow(place)
-            except PositionLostError:
-                # A writer took back what it had begun and never acknowledged.
-                self.index.forget(place)
-                self._follow(place)
-
-    def _follow(self, place: JournalPlace) -> None:
-        since = self.index.position(place)
-        reader = JournalReader(
-            place.directory(self._root), since=since, trusted=self._trusted.get(place)
-        )
-        items = iter(reader)
-        while batch := list(itertools.islice(items, _LINES)):
-            lines = [line for item in batch if (line := self._sound(place, item)) is not None]
-            if reader.position is not None and lines:
-                try:
-                    self.index.apply(place, lines, reader.position, since=since)
-                except (ValueError, OverflowError) as error:
-                    raise UnsupportedFormatError(
-                        f"{place} holds a record that cannot be meant as it stands ({error}), and "
-                        "may need what would be collected",
-                        advice="casfs verify names its place; nothing was changed",
-                    ) from error
-                since = self.index.position(place)
-
-    def _sound(self, place: JournalPlace, item: Line | Fault) -> Line | None:
-        if isinstance(item, Line):
-            if isinstance(item.record, Record):
-                return item
-            raise UnsupportedFormatError(
-                f"{place} holds a record of kind {item.record.kind!r} (version {item.record.v}), "
-                "which may need objects that this version does not know of",
-                advice="use a newer casfs to expire, collect and restore; nothing was changed",
-            )
-        if self._strict:
-            raise DamageError(
-                f"the manifest {place}/{item.segment} is damaged at byte {item.offset} "
-                f"({item.reason}), and a lost record may need what would be collected",
-                advice="put the segment back from a copy (casfs verify lists all damage); nothing "
-                "was changed",
-            )
-        return None
-
-
 class _Collector:
     def __init__(
-        self, archive: Archive, survey: _Survey, now: int, grace: int, *, act: bool
+        self, archive: Archive, survey: Survey, now: int, grace: int, *, act: bool
     ) -> None:
         self._archive = archive
         self._survey = survey
@@ -268,9 +203,20 @@ class _Collector:
         self._bag = os.path.join(archive.roots.cas, TRASH, bag_name(now))
         self._trashed, self._deleted, self._waiting = Amount(), Amount(), Amount()
         self._needed = 0
+        self._protected = survey.protected()
+        self._left: set[Digest] = set()
+        self.gone: list[Digest] = []
+        """What was deleted and is nowhere else."""
 
     def outcome(self) -> Collection:
-        return Collection(self._act, self._trashed, self._deleted, self._waiting, self._needed)
+        return Collection(
+            self._act,
+            self._trashed,
+            self._deleted,
+            self._waiting,
+            self._needed,
+            len(self._left),
+        )
 
     def empty(self, min_free: int | None) -> None:
         """Delete from the trash what has lain there long enough; raises OSError."""
@@ -280,6 +226,9 @@ class _Collector:
             enough = lacking is not None and self._deleted.bytes >= lacking
             if enough or item.since + self._grace > self._now:
                 self._waiting.add(item.size)
+            elif item.digest in self._protected:
+                self._waiting.add(item.size)
+                self._left.add(item.digest)
             elif is_needed(self._survey.index, item.digest) and not self._stored(item.digest):
                 self._waiting.add(item.size)
                 self._needed += 1
@@ -288,6 +237,8 @@ class _Collector:
                 if self._act:
                     os.unlink(item.path)
                     bags[os.path.dirname(item.path)] = None
+                    if not self._stored(item.digest):
+                        self.gone.append(item.digest)
         for bag in bags:
             sync_directory(bag)
             with contextlib.suppress(OSError):
@@ -309,6 +260,8 @@ class _Collector:
     def _candidates(self, shard: str, *, orphans: bool) -> dict[Digest, int]:
         """Return the objects that may go, as far as is known before the shard is locked."""
         digests = {digest for digest, _ in expired_objects(self._survey.index, shard)}
+        self._left |= digests & self._protected
+        digests -= self._protected
         found: dict[Digest, int] = {}
         for digest in digests:
             with contextlib.suppress(ObjectNotFoundError):
@@ -349,7 +302,9 @@ class _Restorer:
         self._archive = archive
         self._index = index
         self._act = act
-        self._trash = {item.digest: item.path for item in trashed(archive.roots.cas)}
+        self._trash: dict[Digest, list[str]] = {}
+        for item in trashed(archive.roots.cas):
+            self._trash.setdefault(item.digest, []).append(item.path)
 
     def restore(
         self, holding: Holding, selection: Selection, clock: Callable[[], int]
@@ -394,21 +349,35 @@ class _Restorer:
         stored = self._archive.objects.path(digest)
         if os.path.lexists(stored):
             return True
-        path = self._trash.get(digest)
-        if path is None or not self._act:
-            return path is not None
-        if not _is_sound(path, digest):
+        paths = self._trash.get(digest, [])
+        if not self._act:
+            return bool(paths)
+        # It may have been thrown away more than once, and not every copy be sound.
+        path = next((path for path in reversed(paths) if _is_sound(path, digest)), None)
+        if path is None:
             return False
         with _exclusive(self._archive, digest[:2]) as descriptor:
             if not os.path.lexists(stored):
                 os.rename(path, stored)
             os.fsync(descriptor)
+            # A record on another disk is going to rely on it.
+            check_alive(stored)
         bag = os.path.dirname(path)
         sync_directory(bag)
         with contextlib.suppress(OSError):
             # It is rarely empty already.
             os.rmdir(bag)
         return True
+
+
+def _forget_samples(archive: Archive, gone: Sequence[Digest]) -> None:
+    """Drop the sample tables of objects that are gone: a cache, whose trouble is nobody's."""
+    if gone and os.path.exists(archive.index_path + SAMPLES_SUFFIX):
+        with (
+            contextlib.suppress(OSError),
+            contextlib.closing(SampleIndex.open(archive.index_path)) as samples,
+        ):
+            samples.forget(gone)
 
 
 def _is_sound(path: str, digest: Digest) -> bool:

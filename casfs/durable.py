@@ -2,7 +2,8 @@
 
 A file's data is durable after fsync(2) or fdatasync(2) of it; its name only after fsync(2) of the
 directory that holds it. A failed sync leaves the pages undefined: never call it again on that
-descriptor to learn whether it works now, write a new file instead.
+descriptor to learn whether it works now, write a new file instead. And a sync that succeeds proves
+nothing if the filesystem shut itself down while it was under way: see `check_alive`.
 """
 
 from __future__ import annotations
@@ -53,6 +54,17 @@ def open_directory(path: str) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def check_alive(path: str) -> None:
+    """Raise OSError if the filesystem of this regular file has shut itself down.
+
+    Ask after a sync, before anybody relies on it. A filesystem that fails drops what it holds back,
+    and fsync(2) then finds nothing left to wait for: one that was under way in that moment returns
+    success (ext4 and XFS of Linux 6 do). By then the filesystem is marked as shut down, and opening
+    a file answers EIO.
+    """
+    os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
 
 
 def make_directory(path: str) -> bool:

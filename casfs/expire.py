@@ -14,14 +14,15 @@ from msgspec import Struct
 
 from casfs.admission import check_heads
 from casfs.errors import ForeignRootError, ObjectNotFoundError, storage_error
-from casfs.expiries import ExpiryWriter, lock_expiries, read_expiry_heads
+from casfs.expiries import ExpiryWriter, check_expiry_heads, lock_expiries
 from casfs.heads import read_heads, remembered_broadcasts
 from casfs.index.expiring import expired_objects
-from casfs.index.holdings import holdings
+from casfs.index.holdings import holdings, received_bytes
 from casfs.index.index import Index, IndexFault
 from casfs.index.mirror import catch_up
 from casfs.manifests.layout import JournalPlace
-from casfs.retention import Decision, decide
+from casfs.retention import Decision, decide, growth
+from casfs.timestamps import DAY
 from casfs.trash import trashed
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from casfs.archive import Archive
     from casfs.manifests.record import Position
     from casfs.retention import Policy
+
+
+_LATELY = 7 * DAY
+"""How far back growth is looked at."""
 
 
 class DiskSpace(Struct, frozen=True):
@@ -54,9 +59,11 @@ def expire(
         check_all_heads(archive)
         with current_index(archive) as index:
             available = 0
+            now = clock()
             if policy.min_free is not None:
                 available = disk_space(archive).free + _bound_to_go(archive, index)
-            decisions = decide(holdings(index), policy, now=clock(), available=available)
+                available -= _growth_ahead(index, policy, now)
+            decisions = decide(holdings(index), policy, now=now, available=available)
         if act and decisions:
             writer = ExpiryWriter(archive, clock=clock)
             for broadcast in dict.fromkeys(decision.broadcast for decision in decisions):
@@ -82,7 +89,7 @@ def check_all_heads(archive: Archive) -> dict[JournalPlace, Position]:
     Raises ForeignRootError if any cannot be reached in the manifests, StorageError.
     """
     roots = archive.roots
-    places = read_expiry_heads(archive)
+    places = check_expiry_heads(archive)
     for directory in remembered_broadcasts(roots.cas):
         check_heads(roots, directory)
         heads = read_heads(roots.cas, directory)
@@ -126,6 +133,12 @@ def refresh_index(archive: Archive) -> str:
     with contextlib.closing(mirror):
         mirror.step(None)
         return mirror.trouble
+
+
+def _growth_ahead(index: Index, policy: Policy, now: int) -> int:
+    """Return the bytes that will come until the policy's time ahead is over."""
+    size, first = received_bytes(index, now - _LATELY)
+    return 0 if first is None else growth(size, first, now, policy.ahead)
 
 
 def _bound_to_go(archive: Archive, index: Index) -> int:

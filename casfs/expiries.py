@@ -19,19 +19,16 @@ import uuid
 from functools import partial
 from typing import TYPE_CHECKING
 
-import msgspec
-from msgspec import Struct
-
 from casfs.archive import WRITER
-from casfs.durable import make_directory, open_directory, replace_file
+from casfs.durable import make_directory, open_directory
 from casfs.errors import CollectorLockedError, ForeignRootError, storage_error
+from casfs.heads import ExpiryHeads, read_expiry_heads, write_expiry_heads
 from casfs.manifests.chain import reaches
 from casfs.manifests.expiry import NOTHING_EXPIRED
 from casfs.manifests.journal import Journal, JournalIdentity
-from casfs.manifests.layout import EXPIRIES, JournalPlace, expiry_place
-from casfs.manifests.record import ExpiredRecord, Position, Record, RestoredRecord
+from casfs.manifests.layout import EXPIRIES, expiry_place
+from casfs.manifests.record import ExpiredRecord, Record, RestoredRecord
 from casfs.manifests.recovery import recover_tail
-from casfs.roots import OWN
 from casfs.timestamps import HOUR, format_time
 
 if TYPE_CHECKING:
@@ -40,51 +37,29 @@ if TYPE_CHECKING:
     from casfs.archive import Archive
     from casfs.index.rows import BroadcastRow
     from casfs.manifests.expiry import ExpiredHour
+    from casfs.manifests.layout import JournalPlace
+    from casfs.manifests.record import Position
     from casfs.retention import Decision
     from casfs.roots import Roots
 
-_HEADS = os.path.join(OWN, "heads", ".expired.json")
 
-
-class ExpiryHeads(Struct, frozen=True, kw_only=True):
-    """The last known place of each journal of expiries."""
-
-    v: int = 1
-    store: str
-    time: str
-    """When it was written."""
-    journals: dict[str, Position]
-    """By the (encoded) directory of the broadcast; every place was durable."""
-
-
-def read_expiry_heads(archive: Archive) -> dict[JournalPlace, Position]:
+def check_expiry_heads(archive: Archive) -> dict[JournalPlace, Position]:
     """Return what the CAS root remembers of the journals of expiries.
 
     Raises ForeignRootError if a journal is older than that, StorageError.
     """
     roots = archive.roots
-    path = os.path.join(roots.cas, _HEADS)
-    try:
-        with open(path, "rb") as file:
-            heads = msgspec.json.decode(file.read(), type=ExpiryHeads)
-    except FileNotFoundError:
+    heads = read_expiry_heads(roots.cas)
+    if heads is None:
         return {}
-    except OSError as error:
-        raise storage_error(error, "reading", path) from error
-    except msgspec.DecodeError as error:
-        raise ForeignRootError(
-            f"{path} cannot be understood: {error}",
-            advice="restore it from a backup of the CAS root, or remove it once the journals in "
-            f"{EXPIRIES} are known to be complete",
-        ) from error
     if heads.store != archive.store_id:
         raise ForeignRootError(
-            f"{path} is of another archive ({heads.store})",
+            f"the CAS root {roots.cas} remembers expiries of another archive ({heads.store})",
             advice="check which disks are mounted there; nothing was changed",
         )
-    places = {expiry_place(name): position for name, position in heads.journals.items()}
-    for place in sorted(places):
-        if not reaches(place.directory(roots.manifests), places[place]):
+    places = heads.places
+    for place, position in places.items():
+        if not reaches(place.directory(roots.manifests), position):
             raise ForeignRootError(
                 f"the manifest root {roots.manifests} is older than the CAS root remembers: "
                 f"{place} lacks what was decided",
@@ -123,7 +98,7 @@ class ExpiryWriter:
         self._archive = archive
         self._clock = clock
         self._session = uuid.uuid4().hex
-        self._heads = read_expiry_heads(archive)
+        self._heads = check_expiry_heads(archive)
 
     def expire(self, broadcast: BroadcastRow, decisions: Sequence[Decision]) -> None:
         """Record that hours of a broadcast expired; on return that is durable.
@@ -224,11 +199,7 @@ class ExpiryWriter:
             time=format_time(self._clock()),
             journals={place.track: position for place, position in sorted(self._heads.items())},
         )
-        path = os.path.join(self._archive.roots.cas, _HEADS)
-        try:
-            replace_file(path, msgspec.json.encode(heads) + b"\n")
-        except OSError as error:
-            raise storage_error(error, "writing", path) from error
+        write_expiry_heads(self._archive.roots.cas, heads)
 
 
 def _by() -> str:

@@ -2,7 +2,8 @@
 
 The two roots may lie on two disks. A manifest root that was restored from a backup, rolled back or
 not mounted is older than the heads say, and that shows here before anyone writes or deletes.
-One file a broadcast, ``.casfs/heads/<encoded name>.json``, replaced as a whole.
+One file a broadcast, ``.casfs/heads/<encoded name>.json``, and one for all journals of expiries,
+each replaced as a whole.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from msgspec import Struct
 from casfs.durable import replace_file
 from casfs.errors import CasfsError, ForeignRootError, storage_error
 from casfs.manifests.chain import reaches
-from casfs.manifests.layout import JournalPlace
+from casfs.manifests.layout import EXPIRIES, JournalPlace, expiry_place
 from casfs.manifests.record import Position
 from casfs.roots import OWN
 
@@ -59,6 +60,49 @@ def read_heads(cas: str, directory: str) -> Heads | None:
             f"{path} cannot be understood: {error}",
             advice="restore it from a backup of the CAS root, or remove it once the manifests of "
             "this broadcast are known to be complete",
+        ) from error
+
+
+class ExpiryHeads(Struct, frozen=True, kw_only=True):
+    """The last known place of each journal of expiries (`casfs.expiries`)."""
+
+    v: int = 1
+    store: str
+    time: str
+    """When it was written."""
+    journals: dict[str, Position]
+    """By the (encoded) directory of the broadcast; every place was durable."""
+
+    @property
+    def places(self) -> dict[JournalPlace, Position]:
+        """The same by the journals' places, in order."""
+        return {expiry_place(name): position for name, position in sorted(self.journals.items())}
+
+
+def write_expiry_heads(cas: str, heads: ExpiryHeads) -> None:
+    """Remember where the journals of expiries end; raises StorageError."""
+    path = _expiries_path(cas)
+    try:
+        replace_file(path, msgspec.json.encode(heads) + b"\n")
+    except OSError as error:
+        raise storage_error(error, "writing", path) from error
+
+
+def read_expiry_heads(cas: str) -> ExpiryHeads | None:
+    """Return what is remembered of them, None if nothing; raises StorageError, ForeignRootError."""
+    path = _expiries_path(cas)
+    try:
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=ExpiryHeads)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise storage_error(error, "reading", path) from error
+    except msgspec.DecodeError as error:
+        raise ForeignRootError(
+            f"{path} cannot be understood: {error}",
+            advice="restore it from a backup of the CAS root, or remove it once the journals in "
+            f"{EXPIRIES} are known to be complete",
         ) from error
 
 
@@ -115,3 +159,7 @@ class KnownHeads:
 
 def _path(cas: str, directory: str) -> str:
     return os.path.join(cas, OWN, "heads", directory + _ENDING)
+
+
+def _expiries_path(cas: str) -> str:
+    return os.path.join(cas, OWN, "heads", ".expired.json")

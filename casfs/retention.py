@@ -36,6 +36,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     """The oldest hours expire until the broadcasts hold no more payload than this."""
     min_free: int | None = None
     """The oldest hours expire until so many bytes of the disk are free."""
+    ahead: int = 0
+    """And will be after so many nanoseconds, if the archive grows as it did lately."""
     broadcasts: tuple[str, ...] = ()
     """Names or globs; empty: all. What others hold neither expires nor counts."""
     keep_last: int = 0
@@ -102,6 +104,14 @@ def undo(holding: Holding, hours: Iterable[int]) -> dict[int, ExpiredHour]:
         if keep != state.keep:
             changed[hour] = replace(state, keep=keep)
     return changed
+
+
+def growth(size: int, since: int, now: int, ahead: int) -> int:
+    """Return by how many bytes an archive grows in ``ahead`` that took ``size`` since an instant.
+
+    All times in nanoseconds. Less than an hour tells too little: it counts as one.
+    """
+    return size * ahead // max(now - since, HOUR)
 
 
 # Which hours

@@ -12,6 +12,7 @@ import trio
 from msgspec import Struct
 
 from casfs.errors import ConnectError, NotFoundError, WriterLockedError
+from casfs.follower import Follower
 from casfs.names import name_bytes
 from ingest.display import show_recorder
 from ingest.moq.negotiation import offer
@@ -73,11 +74,12 @@ def record_in_foreground(
         check_stdin()
     state = RecorderState(broadcast=options.broadcast, relay=origin)
     spare_the_collector()
-    with contextlib.closing(archive.mirror()) as mirror:
+    with contextlib.closing(Follower(archive)) as mirror:
         with contextlib.ExitStack() as held:
             writer = _writer(archive, options.broadcast, origin, run, held)
             if writer is None:
                 return state
+            writer.on_commit = mirror.note
             recorder = Recorder(options, writer, mirror, state)
             try:
                 writer.stop_reason = trio.run(_run, recorder, state, writer, run)

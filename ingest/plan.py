@@ -170,6 +170,7 @@ def _worker_flags(auto: AutoArchive) -> tuple[str, ...]:
         ("--protocol", auto.protocol),
         ("--transport", auto.transport),
         ("--quic", auto.quic),
+        ("--coalesce", auto.coalesce),
         ("--tls-ca", auto.tls_ca),
         ("--tls-fingerprint", auto.tls_fingerprint),
         ("--log-format", auto.log_format),

@@ -62,3 +62,5 @@ class RecordOptions(Struct, frozen=True):
     tls: TlsOptions = field(default_factory=TlsOptions)
     session: SessionOptions = field(default_factory=SessionOptions)
     timers: Timers = field(default_factory=Timers)
+    coalesce: bool = True
+    """Whether small groups of fast tracks are committed together."""

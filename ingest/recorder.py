@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from casfs.archive import BroadcastWriter
+    from casfs.follower import Follower
     from casfs.index.mirror import Mirror
     from ingest.state import RecorderState
 
@@ -69,7 +70,7 @@ class Recorder:
         self,
         options: RecordOptions,
         writer: BroadcastWriter,
-        mirror: Mirror,
+        mirror: Mirror | Follower,
         state: RecorderState,
         *,
         clock: Callable[[], int] = time.time_ns,
@@ -83,7 +84,7 @@ class Recorder:
         self._slept = SleepWatch().slept if slept is None else slept
         self._writer = writer
         keeper = Keeper(writer, state)
-        self._queue = CommitQueue(keeper, writer, mirror, state)
+        self._queue = CommitQueue(keeper, writer, mirror, state, coalesce=options.coalesce)
         self._gaps = Gaps(keeper, self._queue, clock, options.timers.settle)
         self._recording = Recording(
             options,

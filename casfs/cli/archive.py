@@ -8,7 +8,7 @@ import click
 
 from casfs.cli.logs import LogFormat, log_as
 from casfs.cli.options import Duration, RootFlags, pass_roots, sync_strategy_option
-from casfs.cli.output import format_bytes, print_json, printable, say
+from casfs.cli.output import format_bytes, print_json, printable, say, warn_of_inodes
 from casfs.cli.relay_options import RelayFlags, pass_relay, url_option
 from casfs.errors import UsageError
 
@@ -44,6 +44,14 @@ if TYPE_CHECKING:
 )
 @click.option("--duration", type=Duration(), help="End after this time (90s, 15m, 2h).")
 @click.option(
+    "--coalesce",
+    type=click.Choice(["auto", "never"]),
+    default="auto",
+    show_default=True,
+    help="Keep the small groups of a fast track (one audio frame a group) some seconds at a time in"
+    " one object; or each group in its own.",
+)
+@click.option(
     "--wait-for-lock",
     type=Duration(),
     default=0.0,
@@ -74,6 +82,7 @@ def archive_command(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     duration: float | None,
+    coalesce: str,
     wait_for_lock: float,
     stop_with_stdin: bool,
     log_format: LogFormat | None,
@@ -108,10 +117,12 @@ def archive_command(
         credentials=relay.credentials(),
         tls=relay.tls(),
         session=relay.session(),
+        coalesce=coalesce == "auto",
     )
     if log_format is not None:
         log_as(log_format, broadcast)
     archive = flags.archive(sync_strategy=sync_strategy)
+    warn_of_inodes(archive.roots, log=log_format is not None)
     run = ForegroundOptions(
         duration=duration,
         wait_for_lock=wait_for_lock,

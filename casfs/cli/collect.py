@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also take objects that no record ever named, if older than the grace period.",
 )
+@click.option(
+    "--accept-damage",
+    multiple=True,
+    metavar="NAME",
+    help="Go on beside damage in a manifest that cannot be mended, by the name that the refusal "
+    "gives; may be given often.",
+)
 @click.option("--yes", is_flag=True, help="Do it. Without, only say what would be done.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @pass_roots
@@ -47,6 +54,7 @@ def collect_command(
     grace: float,
     min_free: float | None,
     orphans: bool,
+    accept_damage: Sequence[str],
     yes: bool,
     as_json: bool,
 ) -> None:
@@ -55,6 +63,9 @@ def collect_command(
     Deletes what lay in the trash for the grace period, the oldest first. Then moves there what no
     record needs any longer; casfs restore brings it back. Reads all manifests, and refuses if any
     of them is damaged, missing or older than the CAS root remembers. Safe while recorders run.
+
+    Damage that cannot be mended may be accepted by its name, each time anew. Then all that its
+    broadcast received about that time stays, from an hour before the lost lines to an hour after.
 
     \b
     Example:
@@ -68,7 +79,10 @@ def collect_command(
         act=yes,
         orphans=orphans,
         min_free=room_bytes(archive, min_free),
+        accept=accept_damage,
     )
+    for name in accept_damage:
+        say(f"damage is accepted: {printable(name)}")
     if as_json:
         print_json(outcome)
     else:
@@ -162,6 +176,8 @@ def _print_outcome(outcome: Collection) -> None:
     say(f"{_amount(outcome.waiting)} {'lie' if outcome.acted else 'would lie'} there then")
     if outcome.needed:
         say(f"{outcome.needed} object(s) in the trash are needed: casfs verify says what for")
+    if outcome.protected:
+        say(f"{outcome.protected} object(s) stay, which lost lines may need")
     if not outcome.acted:
         say("nothing was changed: give --yes")
 

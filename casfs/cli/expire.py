@@ -76,6 +76,13 @@ def room_bytes(archive: Archive, room: float | None) -> int | None:
     "--min-free", type=Room(), help="The oldest expires until so much is free, as 10% or 500G."
 )
 @click.option(
+    "--ahead",
+    type=Duration(),
+    default="7d",
+    show_default=True,
+    help="With --min-free: look so far ahead, at the growth of the last week.",
+)
+@click.option(
     "--broadcast",
     "broadcasts",
     multiple=True,
@@ -105,6 +112,7 @@ def expire_command(
     older_than: float | None,
     keep_bytes: float | None,
     min_free: float | None,
+    ahead: float,
     broadcasts: Sequence[str],
     keep_last: int,
     keep_daily: Sequence[frozenset[int]],
@@ -116,7 +124,8 @@ def expire_command(
     Nothing is deleted: casfs collect does that later, and casfs restore undoes it until then. Whole
     sealed hours expire, the oldest first; init and catalog groups stay while any media needs them.
     Sizes are those of the payload; objects that groups share count for each. What was collected
-    and lies in the trash counts as free. Safe while recorders run.
+    and lies in the trash counts as free. What expires now becomes free a grace period later, so
+    --min-free counts what will have come by then. Safe while recorders run.
 
     \b
     Example:
@@ -133,6 +142,7 @@ def expire_command(
         older_than=None if older_than is None else int(older_than * NANOSECONDS),
         keep_bytes=None if keep_bytes is None else int(keep_bytes),
         min_free=room_bytes(archive, min_free),
+        ahead=int(ahead * NANOSECONDS),
         broadcasts=tuple(broadcasts),
         keep_last=keep_last,
         keep_daily=frozenset[int]().union(*keep_daily),

@@ -14,6 +14,7 @@ from casfs.errors import StorageError
 from casfs.heads import KnownHeads
 from casfs.index.index import Index, IndexFault
 from casfs.index.mirror import rebuild
+from casfs.index.samples import SampleIndex
 from casfs.manifests.lag import journal_lag
 from casfs.manifests.layout import JournalPlace, all_journals
 
@@ -87,6 +88,8 @@ def status_command(flags: RootFlags, *, as_json: bool) -> None:
     usable, journals = not reason, len(places)
     behind = sum(journal_lag(place.directory(root), positions.get(place)) for place in places)
     size = os.path.getsize(archive.index_path) if usable else 0
+    with contextlib.closing(SampleIndex.open_for_reading(archive.index_path)) as index_of_samples:
+        samples = index_of_samples.counts()
     if as_json:
         print_json(
             {
@@ -96,6 +99,7 @@ def status_command(flags: RootFlags, *, as_json: bool) -> None:
                 "bytes": size,
                 "journals": journals,
                 "behind_bytes": behind,
+                "samples": samples,
             }
         )
     elif not usable:
@@ -105,3 +109,5 @@ def status_command(flags: RootFlags, *, as_json: bool) -> None:
         say(f"the index is {behind} bytes of manifest lines behind, over {journals} journals")
     else:
         say(f"the index mirrors all {journals} journals")
+    if not as_json:
+        say(f"the sample tables of {samples.payloads} groups or runs are known")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from casfs.cli.options import RootFlags, pass_roots
-from casfs.cli.output import print_json, say
+from casfs.cli.output import print_json, say, warn_of_inodes
 from casfs.errors import ConfigError
 from casfs.filesystems import IN_MEMORY, NETWORK, filesystem_of
 from casfs.roots import create
@@ -34,6 +34,7 @@ def init_command(flags: RootFlags, *, on_network_filesystem: bool, as_json: bool
     for root in (roots.cas, roots.manifests):
         _check_filesystem(root, allowed=on_network_filesystem)
     described = create(roots)
+    warn_of_inodes(roots)
     if as_json:
         print_json(
             {"store": described.store, "cas_root": roots.cas, "manifest_root": roots.manifests}

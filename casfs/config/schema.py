@@ -183,6 +183,13 @@ class AutoArchive(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab
             extra=_shown_as("GLOB"),
         ),
     ] = ()
+    coalesce: Annotated[
+        Literal["auto", "never"],
+        Meta(
+            description="Whether small groups of fast tracks become one object together.",
+            extra=_shown_as("auto|never"),
+        ),
+    ] = "auto"
     protocol: Annotated[
         str | None,
         Meta(

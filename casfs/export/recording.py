@@ -14,30 +14,32 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from casfs.digest import Digest, digest_of
 from casfs.errors import (
     DamagedObjectError,
     NotFoundError,
     ObjectNotFoundError,
     storage_error,
 )
-from casfs.export.inits import Inits
 from casfs.export.manifest import Lacking, Progress, Span
 from casfs.export.selection import Selection
 from casfs.export.target import Target
-from casfs.manifests.record import INIT_TRACKS, GroupRecord
+from casfs.manifests.record import INIT_TRACKS
 from casfs.media.groups import samples_of_group
 from casfs.media.layout import Literal
 from casfs.media.recording import flat_recording
 from casfs.media.timeline import RecordedGroup, split_by_codec
+from casfs.recordings.inits import Inits
+from casfs.recordings.reading import manifest_frames, read_object
 from casfs.timestamps import format_time, parse_time
 
 if TYPE_CHECKING:
     from typing import BinaryIO
 
     from casfs.archive import Archive
+    from casfs.digest import Digest
     from casfs.index.reader import Reader
     from casfs.index.rows import TrackRow
+    from casfs.manifests.record import GroupRecord
     from casfs.media.descriptions import SampleDescription
     from casfs.media.recording import Recording
 
@@ -108,7 +110,8 @@ class _Export:
         self._progress = progress
         self._selection = Selection(archive, reader, span)
         self._objects = _Objects(archive)
-        self._inits = Inits(archive, reader, self._selection, self._objects.read)
+        self._inits = Inits(reader, self._objects.read, manifest_frames(archive))
+        self._newest = self._inits.newest(span.broadcast)
         self._descriptions: dict[Digest, SampleDescription] = {}
         self._lacking: list[Lacking] = []
         self._left_out: dict[str, LeftOut] = {}
@@ -161,14 +164,14 @@ class _Export:
         self._progress.groups_total = sum(part.groups for part in commits.values())
         epochs: dict[int, dict[TrackRow, list[tuple[int, RecordedGroup]]]] = {}
         for track, part in commits.items():
-            for placed in self._selection.lines(track, part):
-                record = placed.line.record
-                if isinstance(record, GroupRecord):
-                    group = self._group(track, record)
-                    self._progress.groups += 1
-                    if group is not None:
-                        own = epochs.setdefault(record.epoch, {}).setdefault(track, [])
-                        own.append((int(record.sequence), group))
+            with contextlib.closing(self._selection.lines(track, part)) as lines:
+                for placed in lines:
+                    for record in self._selection.groups(track, placed.line.record):
+                        group = self._group(track, record)
+                        self._progress.groups += 1
+                        if group is not None:
+                            own = epochs.setdefault(record.epoch, {}).setdefault(track, [])
+                            own.append((int(record.sequence), group))
         ordered: list[RecordedGroup] = []
         for epoch in sorted(epochs):
             streams = [
@@ -188,7 +191,7 @@ class _Export:
                 Lacking(track.name, record.epoch, record.sequence, record.hash, reason)
             )
             return None
-        init = self._inits.of(record.init)
+        init = self._inits.of(record.init or self._newest)
         found = samples_of_group(
             data[record.offset : record.offset + record.size],
             record.frame_sizes,
@@ -264,16 +267,7 @@ class _Objects:
         read, StorageError.
         """
         if digest != self._digest:
-            descriptor = self._store.open(digest)
-            try:
-                with open(descriptor, "rb") as file:
-                    data = file.read()
-            except OSError as error:
-                raise DamagedObjectError(
-                    f"object {digest} cannot be read: {error.strerror}"
-                ) from error
-            if digest_of(data) != digest:
-                raise DamagedObjectError(f"object {digest} hashes to {digest_of(data)}")
+            data = read_object(self._store, digest)
             self._digest, self._data = digest, data
         return self._data
 

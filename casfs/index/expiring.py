@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from casfs.index.index import Index
+    from casfs.manifests.layout import JournalPlace
     from casfs.manifests.record import Record
 
 _SHOWN = f"journal = ? and received_start / {HOUR} = ? and current and not expired"
@@ -112,7 +113,7 @@ _Totals = dict[int, tuple[int, int]]
 
 
 def _totals(connection: sqlite3.Connection, journal: int, hours: dict[int, ExpiredHour]) -> _Totals:
-    query = f"select count(*), coalesce(sum(size), 0) from groups where {_SHOWN}"
+    query = f"select coalesce(sum(groups), 0), coalesce(sum(size), 0) from groups where {_SHOWN}"
     return {hour: connection.execute(query, (journal, hour)).fetchone() for hour in hours}
 
 
@@ -131,13 +132,13 @@ def _recount(connection: sqlite3.Connection, journal: int, before: _Totals, afte
     )
     first, last = (
         connection.execute(
-            f"select {function}(received_start) from groups where journal = ?1 and not expired"
+            f"select {function} from groups where journal = ?1 and not expired"
             f" and received_start / {HOUR} = (select received_start / {HOUR} from groups"
             f" where journal = ?1 and not expired order by received_start / {HOUR} {order}"
             " limit 1)",
             (journal,),
         ).fetchone()[0]
-        for function, order in (("min", "asc"), ("max", "desc"))
+        for function, order in (("min(received_start)", "asc"), ("max(last_start)", "desc"))
     )
     connection.execute(
         "update journals set groups = groups + ?, bytes = bytes + ?, first = ?, last = ?"
@@ -185,6 +186,21 @@ def is_needed(index: Index, digest: Digest) -> bool:
 def _bounds(shard: str) -> tuple[bytes, bytes]:
     prefix = bytes.fromhex(shard)
     return prefix.ljust(32, b"\x00"), prefix.ljust(32, b"\xff")
+
+
+def objects_around(index: Index, place: JournalPlace, start: int, end: int) -> set[Digest]:
+    """Return the objects that any record of a journal's broadcast names, received then (ns UTC).
+
+    Raises `IndexFault`.
+    """
+    found: set[Digest] = set()
+    for digests in index.select(
+        "select hash, init from groups where received_start <= ? and last_start >= ?"
+        " and number = (select number from journals where place = ?)",
+        (end, start, str(place)),
+    ):
+        found.update(Digest(digest.hex()) for digest in digests if digest is not None)
+    return found
 
 
 def hours_naming(index: Index, number: int, digest: Digest) -> set[int]:

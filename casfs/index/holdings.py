@@ -36,7 +36,7 @@ class HourHolding(Struct, frozen=True):
     hour: int
     """Since the Unix epoch."""
     records: int
-    """Closed records that are not expired: those that an expiry would name."""
+    """Closed groups that are not expired, superseded ones too: those that an expiry would name."""
     groups: int
     """Of these, what shows."""
     bytes: int
@@ -81,6 +81,19 @@ def holdings(index: Index) -> list[Holding]:
     return [_holding(index, broadcast) for broadcast in index.broadcasts()]
 
 
+def received_bytes(index: Index, since: int) -> tuple[int, int | None]:
+    """Return the bytes of all objects with a group received since then, and the earliest instant.
+
+    Nanoseconds UTC; expired groups count. Raises `IndexFault`.
+    """
+    (row,) = index.select(
+        "select coalesce(sum(size), 0), min(first) from (select max(offset + size) as size,"
+        " min(received_start) as first from groups where received_start >= ? group by hash)",
+        (since,),
+    )
+    return row[0], row[1]
+
+
 def _holding(index: Index, broadcast: BroadcastRow) -> Holding:
     number = broadcast.number
     seals = [
@@ -107,8 +120,8 @@ def _hours(index: Index, number: int, through: int) -> tuple[HourHolding, ...]:
     uses: dict[int, list[MediaUse]] = {}
     for hour, epoch, init, last_n, *sums in index.select(
         f"select g.received_start / {HOUR}, g.epoch, g.init, max(g.n),"
-        " sum(not g.expired and g.n <= ?),"
-        f" sum({_SHOWN} and g.n <= ?), sum(g.size * ({_SHOWN} and g.n <= ?)),"
+        " sum(g.groups * (not g.expired and g.n <= ?)),"
+        f" sum(g.groups * ({_SHOWN} and g.n <= ?)), sum(g.size * ({_SHOWN} and g.n <= ?)),"
         f" sum(g.size * {_SHOWN}) {_FROM} not in ({_MARKS}) group by 1, 2, 3",
         (through, through, through, number, *INIT_TRACKS),
     ):

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 from casfs.durable import create_locked, remove_unlocked
 from casfs.errors import CasfsError, storage_error
-from casfs.index.index import Index, IndexFault, replacement_lock
+from casfs.index.index import Index, IndexFault
+from casfs.index.replacement import replacement_lock
 from casfs.manifests.chain import JournalReader, PositionLostError
 from casfs.manifests.layout import JournalPlace, all_journals
 from casfs.manifests.plausible import implausible
@@ -76,6 +77,7 @@ class Mirror:
                 # It may be new, or lag for other reasons: journals that nobody records, too.
                 places = None
             applied = catch_up(self._index, self._root, places, head_of=self._head_of)
+            self._index.shorten_log()
         except (IndexFault, CasfsError) as error:
             if isinstance(error, IndexFault) and not isinstance(error, sqlite3.OperationalError):
                 # Not locked, full or forbidden, but damaged inside: opening it again will not help.
@@ -182,7 +184,9 @@ def rebuild(
     except OSError as error:
         raise storage_error(error, "rebuilding the index", path) from error
     finally:
-        _remove(beside)
+        # Where the disk is gone, so is what we would remove.
+        with contextlib.suppress(OSError):
+            _remove(beside)
         held.close()
     return total
 
@@ -240,35 +244,35 @@ def _follow(
     reader = JournalReader(directory, since=since, trusted=trusted)
     tell = fault or (_log if sync else _say_nothing)
     total = 0
-    items = iter(reader)
-    while True:
-        batch: list[Line] = []
-        segments: list[str] = []
-        for item in itertools.islice(items, _LINES):
-            if isinstance(item, Line):
-                batch.append(item)
-                segments.append(reader.segment)
-            elif fault is not None:
-                fault(place, item)
-        position = reader.position
-        if position is None or position == since:
-            return total
-        if sync:
-            _sync_segment(directory, position)
-        if not batch:
-            return total
-        left_out: Sequence[Fault] = ()
-        try:
-            applied = index.apply(place, batch, position, since=since, below=below)
-        except (ValueError, OverflowError):
-            batch, left_out = _plausible(batch, segments)
-            applied = index.apply(place, batch, position, since=since, below=below)
-        for item in left_out:
-            tell(place, item)
-        if not applied:
-            return total
-        total += len(batch)
-        since = position
+    with contextlib.closing(iter(reader)) as items:
+        while True:
+            batch: list[Line] = []
+            segments: list[str] = []
+            for item in itertools.islice(items, _LINES):
+                if isinstance(item, Line):
+                    batch.append(item)
+                    segments.append(reader.segment)
+                elif fault is not None:
+                    fault(place, item)
+            position = reader.position
+            if position is None or position == since:
+                return total
+            if sync:
+                _sync_segment(directory, position)
+            if not batch:
+                return total
+            left_out: Sequence[Fault] = ()
+            try:
+                applied = index.apply(place, batch, position, since=since, below=below)
+            except (ValueError, OverflowError):
+                batch, left_out = _plausible(batch, segments)
+                applied = index.apply(place, batch, position, since=since, below=below)
+            for item in left_out:
+                tell(place, item)
+            if not applied:
+                return total
+            total += len(batch)
+            since = position
 
 
 def _log(place: JournalPlace, fault: Fault) -> None:

@@ -14,12 +14,17 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from casfs.index.blocks import block_hashes
 from casfs.index.index import Index, IndexFault
+from casfs.index.listing import group_entries
 from casfs.index.mirror import HeadOf, catch_up_journal, no_head
 from casfs.index.references import references
 from casfs.index.rows import TrackSummary
+from casfs.index.sealed import sealed_groups
+from casfs.index.seals import seals
 from casfs.index.statistics import gather
 from casfs.manifests.layout import (
+    BROADCAST_JOURNAL,
     JournalPlace,
     broadcast_directories,
     expiry_place,
@@ -32,8 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from casfs.digest import Digest
+    from casfs.index.extents import ExtentRow
     from casfs.index.references import References
-    from casfs.index.rows import BroadcastRow, GroupRow, TrackRow
+    from casfs.index.rows import BroadcastRow, GroupEntry, GroupRow, SealRow, TrackRow
     from casfs.index.statistics import ArchiveTotals
     from casfs.manifests.record import Position
 
@@ -122,6 +128,14 @@ class Reader:
             max((part.last for part in parts if part.last is not None), default=None),
         )
 
+    def seals(self, broadcast: BroadcastRow) -> Sequence[SealRow]:
+        """Return the hours of the broadcast that were sealed, in the order in which they were."""
+        directory = encode_name(broadcast.name, fold_case=self._fold_case)
+        return self._ask(
+            lambda: [JournalPlace(directory, BROADCAST_JOURNAL)],
+            lambda indexes: [row for index in indexes for row in seals(index, broadcast.number)],
+        )
+
     def hours(self, track: TrackRow) -> Sequence[int]:
         """Return the hours that hold groups by received-start, as hours since the Unix epoch."""
         return self._ask_track(track, partial(_hours, track, ()))
@@ -130,12 +144,41 @@ class Reader:
         self, track: TrackRow, start: int, stop: int, *, after: int = 0
     ) -> Iterator[GroupRow]:
         """Yield groups, hour by hour, as `casfs.index.lookup.Lookup` says."""
+        for extent in self.extents(track, start, stop, after=after):
+            for row in extent.group_rows():
+                if start <= row.received_start < stop and row.n > after:
+                    yield row
+
+    def sealed(self, track: TrackRow, seal: SealRow) -> Sequence[GroupRow]:
+        """Return the groups of a sealed hour, as `casfs.index.lookup.Lookup` says."""
+        return self._ask_track(
+            track, partial(sealed_groups, track=track, hour=seal.hour, through=seal.through)
+        )
+
+    def extents(
+        self, track: TrackRow, start: int, stop: int, *, after: int = 0
+    ) -> Iterator[ExtentRow]:
+        """Yield extents, hour by hour, as `casfs.index.lookup.Lookup` says."""
         # Bounded before the question: a track of years has as many hours as a short one groups.
         bounds = (max(start // HOUR, -_HOURS), min((stop - 1) // HOUR, _HOURS))
         for hour in self._ask_track(track, partial(_hours, track, bounds)):
             for row in self._hour(track, hour, after):
-                if start <= row.received_start < stop:
+                if row.received_start < stop and row.last_start >= start:
                     yield row
+
+    def group_entries(
+        self, track: TrackRow, hour: int, *, after: int, most: int
+    ) -> Sequence[GroupEntry]:
+        """Return extents of one hour, as `casfs.index.lookup.Lookup` says."""
+        number = track.broadcast.number
+        while page := self._ask_track(
+            track, partial(group_entries, track=track, hour=hour, after=after, most=most)
+        ):
+            shown = [entry for entry in page if not self._overlay.hides(number, entry.n)]
+            if shown:
+                return shown
+            after = page[-1].n
+        return ()
 
     def newest(self, track: TrackRow) -> GroupRow | None:
         """Return the complete group with the highest (epoch, sequence); if none, an incomplete."""
@@ -151,8 +194,13 @@ class Reader:
         return self._ask_track(track, newest)
 
     def group(self, broadcast_number: int, n: int) -> GroupRow | None:
-        """Return the group that this record committed, or None if unknown or superseded."""
-        find = partial(_find_group, broadcast_number, n)
+        """Return the group with this commit number, or None if unknown or superseded."""
+        extent = self.extent(broadcast_number, n)
+        return None if extent is None else extent.numbered(n)
+
+    def extent(self, broadcast_number: int, n: int) -> ExtentRow | None:
+        """Return the extent with that group, or None."""
+        find = partial(_find_extent, broadcast_number, n)
         known = self._ask(list, find)
         if known is None:
             # It may have been committed a moment ago, in any broadcast.
@@ -164,10 +212,15 @@ class Reader:
 
     def find(self, track: TrackRow, epoch: int, sequence: int) -> GroupRow | None:
         """Return the group of this identity, or None."""
+        extent = self.extent_of(track, epoch, sequence)
+        return None if extent is None else extent.group_of(sequence)
+
+    def extent_of(self, track: TrackRow, epoch: int, sequence: int) -> ExtentRow | None:
+        """Return the extent with the group of this identity, or None."""
         return self._ask_track(
             track,
             lambda indexes: _first(
-                index.find(track, epoch, sequence) for index in reversed(indexes)
+                index.extent_of(track, epoch, sequence) for index in reversed(indexes)
             ),
         )
 
@@ -177,6 +230,10 @@ class Reader:
             self._all_places,
             lambda indexes: [row for index in indexes for row in index.referencing(digest)],
         )
+
+    def block_hashes(self, digest: Digest) -> Sequence[Digest]:
+        """Return the hash of each block of an object, as `casfs.index.lookup.Lookup` says."""
+        return self._ask(self._all_places, partial(block_hashes, digest=digest))
 
     def epochs(self, track: TrackRow) -> Sequence[int]:
         """Return the epochs in which the track has groups, in order."""
@@ -249,7 +306,7 @@ class Reader:
     def _ask_track(self, track: TrackRow, question: Callable[[Sequence[Index]], T]) -> T:
         return self._ask(lambda: [self._place(track.broadcast.name, track.name)], question)
 
-    def _hour(self, track: TrackRow, hour: int, after: int) -> Iterator[GroupRow]:
+    def _hour(self, track: TrackRow, hour: int, after: int) -> Iterator[ExtentRow]:
         while True:
             page = self._ask_track(track, partial(_page, track, hour, after))
             yield from (row for row in page if not self._hidden(row))
@@ -342,16 +399,16 @@ def _hours(track: TrackRow, bounds: Sequence[int], indexes: Sequence[Index]) -> 
     return sorted(hour for hour, groups in total.items() if groups > 0)
 
 
-def _page(track: TrackRow, hour: int, after: int, indexes: Sequence[Index]) -> list[GroupRow]:
+def _page(track: TrackRow, hour: int, after: int, indexes: Sequence[Index]) -> list[ExtentRow]:
     """Return a page of an hour. Commit numbers only rise from the index to the overlay."""
-    page: list[GroupRow] = []
+    page: list[ExtentRow] = []
     for index in indexes:
-        page += index.groups(track, hour, after, _PAGE - len(page))
+        page += index.extents(track, hour, after, _PAGE - len(page))
     return page
 
 
-def _find_group(number: int, n: int, indexes: Sequence[Index]) -> GroupRow | None:
-    return _first(index.group(number, n) for index in indexes)
+def _find_extent(number: int, n: int, indexes: Sequence[Index]) -> ExtentRow | None:
+    return _first(index.extent(number, n) for index in indexes)
 
 
 def _first(rows: Iterable[T | None]) -> T | None:

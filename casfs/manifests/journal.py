@@ -2,7 +2,8 @@
 
 The crash protocol:
 
-1. lines are appended to the newest segment, then synced; only then do they count (`acknowledged`);
+1. lines are appended to the newest segment, then synced; only then, and if the filesystem still
+   lives, do they count (`acknowledged`);
 2. after anything unclean (a crash, a failed write or sync, damage) the writer leaves that segment
    for ever and begins a new one, whose first line names the last acknowledged place; what lies
    behind that place is dead;
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from casfs.durable import sync_directory, write_fully
+from casfs.durable import check_alive, sync_directory, write_fully
 from casfs.errors import storage_error
 from casfs.manifests.chain import segment_names
 from casfs.manifests.record import Line, Position, Record, SegmentRecord, encode_line
@@ -102,11 +103,14 @@ class Journal:
         """Make every appended line durable. Raises StorageError; then they do not count."""
         if self._descriptor is None or self._segment is None or self._previous is None:
             return
+        if self._name_durable and self._synced == self._offset:
+            return
         try:
             os.fdatasync(self._descriptor)
             if not self._name_durable:
                 sync_directory(self.directory)
                 self._name_durable = True
+            check_alive(os.path.join(self.directory, str(self._segment)))
         except OSError as error:
             self._leave_segment()
             raise storage_error(error, "syncing the manifest in", self.directory) from error

@@ -120,6 +120,58 @@ class GroupRecord(Record, frozen=True, kw_only=True, gc=False, tag="group"):
     writer: str
 
 
+class RunRecord(Record, frozen=True, kw_only=True, gc=False, tag="run"):
+    """Many small complete groups of one track, epoch and hour, whose payloads are one object.
+
+    The arrays have one item for each group, by rising sequence; the payloads lie in the object in
+    the same order, one behind the other. Each group has a commit number of its own: ``n`` is that
+    of the last one, and the numbers of the others come right before it.
+    `casfs.manifests.runs.kept_groups` takes a run apart. Raises ValueError if the arrays are not of
+    one length; whether they make sense is for `casfs.manifests.plausible`.
+    """
+
+    epoch: int
+    sequences: list[str]
+    """The publisher's group numbers, decimal, rising."""
+    sizes: list[int]
+    """The length of each payload, bytes; their sum is ``size``."""
+    hashes: list[Digest]
+    """The BLAKE3 of each payload for itself."""
+    frame_sizes: list[list[int]]
+    frame_timestamps: list[list[str]] | None
+    timescale: str | None
+    starts: list[int]
+    """When the first byte of each group came, in nanoseconds since ``received_start``."""
+    ends: list[int]
+    """When its last byte came, likewise."""
+    hash: Digest
+    path: str
+    """The object, relative to the CAS root."""
+    offset: int
+    """Where the first payload begins in the object, bytes."""
+    size: int
+    init: Digest | None
+    received_start: str
+    """When the earliest group began."""
+    received_end: str
+    """When the latest one ended."""
+    relay: str
+    protocol: str
+    recorder: str
+    writer: str
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be taken apart."""
+        count = len(self.sequences)
+        columns = (self.sizes, self.hashes, self.frame_sizes, self.starts, self.ends)
+        if (
+            not count
+            or any(len(column) != count for column in columns)
+            or (self.frame_timestamps is not None and len(self.frame_timestamps) != count)
+        ):
+            raise ValueError("a run whose arrays do not fit each other")
+
+
 class GapRecord(Record, frozen=True, kw_only=True, tag="gap"):
     """What we missed of a track, as far as we can know it. A later back-fill supersedes it."""
 
@@ -241,6 +293,7 @@ class UnknownRecord(Struct, frozen=True, kw_only=True):
 KnownRecord = (
     SegmentRecord
     | GroupRecord
+    | RunRecord
     | GapRecord
     | StartRecord
     | StopRecord

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -42,20 +43,20 @@ class Literal(Struct, frozen=True):
 class Layout(Struct, frozen=True):
     """A file, in columns: a day can have millions of ranges."""
 
-    head: bytes
+    head: bytes | memoryview
     """``ftyp``, ``moov`` and the header of the ``mdat``."""
     size: int
     """Bytes of the file."""
-    objects: tuple[Digest, ...]
-    positions: array[int]
+    objects: Sequence[Digest]
+    positions: Sequence[int]
     """``Q``: where in the file each range begins; the last one ends with the file."""
-    sources: array[int]
+    sources: Sequence[int]
     """``i``: index into ``objects`` of each range; -1 for zeros that an overlay fills."""
-    offsets: array[int]
+    offsets: Sequence[int]
     """``Q``: where each range begins in its object."""
-    overlay_positions: array[int]
+    overlay_positions: Sequence[int]
     """``Q``: where in the file a NAL unit's length stands, rising."""
-    overlay_values: array[int]
+    overlay_values: Sequence[int]
     """``I``: that length, which has four bytes, most significant first."""
 
     def pieces(self, position: int = 0, length: int | None = None) -> Iterator[Literal | Extent]:
@@ -66,7 +67,7 @@ class Layout(Struct, frozen=True):
         """
         end = self.size if length is None else min(self.size, position + length)
         if position < min(end, len(self.head)):
-            yield Literal(self.head[position:end])
+            yield Literal(bytes(self.head[position:end]))
             position = len(self.head)
         index = bisect_right(self.positions, position) - 1
         while position < end:

@@ -97,10 +97,54 @@ def write_head(tracks: Sequence[MovieTrackTables], media_size: int, created: int
     raise AssertionError("64-bit offsets always suffice")
 
 
+class InitTrack(Struct, frozen=True):
+    """A track of an init segment."""
+
+    description: SampleDescription
+    timescale: int
+
+
+def write_init(tracks: Sequence[InitTrack]) -> bytes:
+    """Return an init segment: ``ftyp`` and a ``moov`` without samples, to be extended by fragments.
+
+    The tracks are numbered from 1; each has its one sample description (8.8.1 to 8.8.3).
+    """
+    tables = [
+        MovieTrackTables(
+            kind=track.description.kind,
+            timescale=track.timescale,
+            duration=0,
+            descriptions=(track.description,),
+            sizes=array("I"),
+            positions=array("Q"),
+            durations=Runs(),
+            composition_offsets=Runs(),
+            sync=None,
+            description_runs=Runs(),
+            edits=(),
+        )
+        for track in tracks
+    ]
+    extends = [
+        full_box(b"trex", struct.pack(">5I", number, 1, 0, 0, 0))
+        for number in range(1, len(tracks) + 1)
+    ]
+    moov = _Moov(tables, 0, wide=False, extends=box(b"mvex", *extends))
+    return box(b"ftyp", b"iso6", bytes(4), b"iso6mp41") + moov.write(0)
+
+
 class _Moov:
     """A ``moov`` whose size is known before the offsets in it are."""
 
-    def __init__(self, tracks: Sequence[MovieTrackTables], created: int, *, wide: bool) -> None:
+    def __init__(
+        self,
+        tracks: Sequence[MovieTrackTables],
+        created: int,
+        *,
+        wide: bool,
+        extends: bytes = b"",
+    ) -> None:
+        self._extends = extends
         self._tracks = tracks
         self._wide = wide
         self._created = max(0, created // NANOSECONDS + _MAC_EPOCH)
@@ -108,7 +152,7 @@ class _Moov:
         self._traks = [self._trak(number, track) for number, track in enumerate(tracks, 1)]
         width = 8 if wide else 4
         self._offset_sizes = [16 + width * len(track.positions) for track in tracks]
-        content = len(self._head)
+        content = len(self._head) + len(extends)
         for parts, offsets in zip(self._traks, self._offset_sizes, strict=True):
             content += _wrapped_size(parts, offsets)
         self.size = 8 + content
@@ -121,7 +165,7 @@ class _Moov:
             name = b"co64" if self._wide else b"stco"
             body = full_box(name, _word(len(offsets)), _big_endian(offsets))
             traks.append(_wrap(parts, body))
-        return box(b"moov", self._head, *traks)
+        return box(b"moov", self._head, *traks, self._extends)
 
     def _movie_header(self) -> bytes:
         duration = max((_edited_duration(track) for track in self._tracks), default=0)
@@ -178,6 +222,8 @@ def _edited_duration(track: MovieTrackTables) -> int:
 
 
 def _edit_list(edits: tuple[Edit, ...]) -> bytes:
+    if not edits:
+        return b""
     entries = [struct.pack(">QqI", edit.duration, edit.media_time, _NORMAL_RATE) for edit in edits]
     return box(b"edts", full_box(b"elst", _word(len(edits)), *entries, version=1))
 

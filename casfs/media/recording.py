@@ -21,7 +21,6 @@ How the timeline of `casfs.media.timeline` is told to players:
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
 from itertools import accumulate, groupby, pairwise
 from operator import add, sub
 from typing import TYPE_CHECKING, Final
@@ -30,6 +29,7 @@ from msgspec import Struct
 
 from casfs.media.layout import Layout, LayoutBuilder
 from casfs.media.moov import MOVIE_TIMESCALE, Edit, MovieTrackTables, Runs, write_head
+from casfs.media.payloads import Base, lay_out, sample_sizes
 from casfs.media.timeline import PlacedTable, RecordedGroup, TrackKey, place
 from casfs.timestamps import NANOSECONDS
 
@@ -38,15 +38,13 @@ if TYPE_CHECKING:
 
     from casfs.digest import Digest
     from casfs.media.descriptions import SampleDescription
-    from casfs.media.samples import SampleTable, StartCodes
+    from casfs.media.samples import SampleTable
 
 _MAX_DURATION: Final = (1 << 31) - 1
 """Of a sample, in ticks: some players read a signed number."""
 
 _MAX_TIMESCALE: Final = 1_000_000
 """Of a track. Groups that overlap by all that the timeline allows stay within 32 bits."""
-
-_SHORT_CODE: Final = 3
 
 
 class Recording(Struct, frozen=True):
@@ -87,7 +85,7 @@ def flat_recording(
     if not placement.tracks:
         raise ValueError("no group with a sample table")
     builder = LayoutBuilder()
-    bases = _lay_out(groups, builder)
+    bases = lay_out(groups, builder)
     limit = None if end is None else max(0, end - start)
     keys = sorted(placement.tracks, key=lambda key: (key.kind.value != "video", key))
     tracks = [
@@ -102,76 +100,6 @@ def flat_recording(
         duration=longest * (NANOSECONDS // MOVIE_TIMESCALE),
         left_out=placement.left_out,
     )
-
-
-class _Base(Struct, frozen=True):
-    """Where a payload lies in the media."""
-
-    position: int
-    holes: array[int]
-    """``I``: payload offsets before which a byte was put in."""
-
-    def locate(self, offsets: array[int]) -> array[int]:
-        """Return where payload offsets lie in the media."""
-        if not self.holes:
-            return array("Q", map(self.position.__add__, offsets))
-        return array(
-            "Q", [self.position + offset + bisect_left(self.holes, offset) for offset in offsets]
-        )
-
-
-def _lay_out(groups: Sequence[RecordedGroup], builder: LayoutBuilder) -> list[_Base | None]:
-    """Put the payloads of ``groups`` and the lengths of their NAL units into ``builder``."""
-    bases: list[_Base | None] = []
-    for group in groups:
-        if not group.tables:
-            bases.append(None)
-            continue
-        coded = [
-            (_code_offsets(table, codes), codes)
-            for table in group.tables
-            if (codes := table.start_codes) is not None
-        ]
-        holes = array(
-            "I",
-            sorted(
-                offset
-                for offsets, codes in coded
-                for offset, length in zip(offsets, codes.lengths, strict=True)
-                if length == _SHORT_CODE
-            ),
-        )
-        position = builder.add(group.digest, group.offset, group.size, holes)
-        base = _Base(position, holes)
-        for offsets, codes in coded:
-            for place_of_code, size in zip(base.locate(offsets), codes.sizes, strict=True):
-                builder.add_length(place_of_code, size)
-        bases.append(base)
-    return bases
-
-
-def _code_offsets(table: SampleTable, codes: StartCodes) -> array[int]:
-    """Return the payload offset of each start code."""
-    spans = list(accumulate(map(add, codes.sizes, codes.lengths), initial=0))
-    offsets = array("I")
-    first = 0
-    for offset, count in zip(table.offsets, codes.counts, strict=True):
-        offsets.extend([offset + span - spans[first] for span in spans[first : first + count]])
-        first += count
-    return offsets
-
-
-def _sizes(table: SampleTable) -> array[int]:
-    """Return the bytes that each sample has in the file."""
-    codes = table.start_codes
-    if codes is None or _SHORT_CODE not in codes.lengths:
-        return table.sizes
-    sizes = array("I")
-    first = 0
-    for size, count in zip(table.sizes, codes.counts, strict=True):
-        sizes.append(size + codes.lengths.count(_SHORT_CODE, first, first + count))
-        first += count
-    return sizes
 
 
 class _Times(Struct, frozen=True):
@@ -206,7 +134,7 @@ class _TrackWriter:
     def __init__(
         self,
         placed: list[PlacedTable],
-        bases: list[_Base | None],
+        bases: list[Base | None],
         descriptions: Mapping[Digest, SampleDescription],
     ) -> None:
         self._timescale = _common_timescale(placed)
@@ -262,7 +190,7 @@ class _TrackWriter:
         edits = (Edit(before, -1),) if before else ()
         return (*edits, Edit(shown, media_time))
 
-    def _add(self, item: PlacedTable, base: _Base) -> None:
+    def _add(self, item: PlacedTable, base: Base) -> None:
         table = item.table
         times = _on_timeline(table, item.shift, self._timescale)
         if self._previous is not None:
@@ -281,7 +209,7 @@ class _TrackWriter:
         else:
             self._composition.add(0, len(table))
         self._add_sync(table.sync)
-        self._sizes.extend(_sizes(table))
+        self._sizes.extend(sample_sizes(table))
         self._positions.extend(base.locate(table.offsets))
         index = self._indexes.setdefault(table.description, len(self._indexes) + 1)
         self._description_runs.add(index, len(table))

@@ -175,23 +175,32 @@ class _TrackClock:
         self.end: int | None = None
 
 
-def _place_epoch(
-    groups: Sequence[RecordedGroup],
-    members: list[int],
-    descriptions: Mapping[Digest, SampleDescription],
-    start: int,
-) -> Iterator[tuple[TrackKey, PlacedTable]]:
-    first = groups[min(members, key=lambda number: groups[number].received)]
-    table = first.tables[0]
-    media = _nanoseconds(table.presentation_time, table.timescale)
-    shift = first.received - start - media
-    clocks: dict[TrackKey, _TrackClock] = {}
-    for number in members:
-        group = groups[number]
-        received = group.received - start
+class EpochClock:
+    """Places the groups of one epoch, one after the other, on a timeline that begins at ``start``.
+
+    ``first`` is the group that was received first: it is shown when it came, or ``late``
+    nanoseconds after that.
+    """
+
+    def __init__(self, first: RecordedGroup, start: int) -> None:
+        table = first.tables[0]
+        media = _nanoseconds(table.presentation_time, table.timescale)
+        self._start = start
+        self._shift = first.received - start - media
+        self._tracks: dict[TrackKey, _TrackClock] = {}
+
+    def delay(self, late: int) -> None:
+        """Place everything that is still to come later by so much."""
+        self._shift += late
+
+    def place(
+        self, number: int, group: RecordedGroup, descriptions: Mapping[Digest, SampleDescription]
+    ) -> Iterator[tuple[TrackKey, PlacedTable]]:
+        """Yield the tables of the group, which is the ``number``-th of the recording, in place."""
+        received = group.received - self._start
         for table in group.tables:
             key = _key(group, table, descriptions)
-            clock = clocks.setdefault(key, _TrackClock(shift))
+            clock = self._tracks.setdefault(key, _TrackClock(self._shift))
             item = PlacedTable(number, table, clock.shift)
             if _jumped(item.begin, received, clock.end):
                 earliest = received if clock.end is None else max(received, clock.end)
@@ -199,6 +208,17 @@ def _place_epoch(
                 item = PlacedTable(number, table, clock.shift)
             clock.end = item.end if clock.end is None else max(clock.end, item.end)
             yield key, item
+
+
+def _place_epoch(
+    groups: Sequence[RecordedGroup],
+    members: list[int],
+    descriptions: Mapping[Digest, SampleDescription],
+    start: int,
+) -> Iterator[tuple[TrackKey, PlacedTable]]:
+    clock = EpochClock(groups[min(members, key=lambda number: groups[number].received)], start)
+    for number in members:
+        yield from clock.place(number, groups[number], descriptions)
 
 
 def _jumped(begin: int, received: int, end: int | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from casfs.mount.service import MountOptions, serve
+from casfs.mount.verified import Verification
 from casfs.mount.views import ArchiveView
 
-__all__ = ["ArchiveView", "MountOptions", "serve"]
+__all__ = ["ArchiveView", "MountOptions", "Verification", "serve"]

@@ -15,16 +15,18 @@ from __future__ import annotations
 
 import abc
 import enum
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
 from casfs.digest import Digest
-from casfs.mount.inodes import ROOT_PATH, path_inode
+from casfs.mount.inodes import ROOT_PATH, family_of, path_inode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from casfs.media.layout import Extent, Literal
     from casfs.mount.inodes import Family
 
 
@@ -47,7 +49,7 @@ class Validity(enum.Enum):
     """It may be different the next moment."""
 
 
-class Attributes(Struct, frozen=True):
+class Attributes(Struct, frozen=True, gc=False):
     """What ``stat`` says about a node, as far as the archive knows it."""
 
     inode: int
@@ -113,6 +115,17 @@ class Entry(Struct, frozen=True):
     node: Node
 
 
+class Listed(Struct, frozen=True):
+    """An entry with its attributes at the time that it was listed."""
+
+    name: str
+    cookie: int
+    """As in `Entry`."""
+    attributes: Attributes
+    node: PathNode | None = None
+    """The node if its number does not lead back to it."""
+
+
 class Directory(PathNode):
     """A node with children."""
 
@@ -132,6 +145,21 @@ class Directory(PathNode):
     @abc.abstractmethod
     def entries(self, after: int = 0) -> Iterator[Entry]:
         """Yield the entries whose cookie is above ``after``, in rising order of cookies."""
+
+    def listing(self, after: int, most: int) -> Sequence[Listed]:
+        """Return up to ``most`` of the same entries with their attributes; none only at the end.
+
+        A directory of very many files has a quicker way than to make a node of each.
+        """
+        return [
+            Listed(
+                entry.name,
+                entry.cookie,
+                entry.node.attributes(),
+                entry.node if isinstance(entry.node, PathNode) else None,
+            )
+            for entry in islice(self.entries(after), most)
+        ]
 
     def attributes(self) -> Attributes:
         """Return what is true of the directory now."""
@@ -178,6 +206,53 @@ class GeneratedFile(PathNode):
         return self.attributes_of(self.render())
 
 
+class Prepared(Node):
+    """A node of which something has to be found out before it is asked, which may take long.
+
+    An adapter calls `prepare` from any thread, several at once if need be, before it looks into a
+    directory, and before it tells the attributes of a file or opens it.
+    """
+
+    @abc.abstractmethod
+    def prepare(self) -> None:
+        """Find it out; returns at once when it is known. Raises NotFoundError, StorageError."""
+
+
+class FileLayout(Protocol):
+    """What the bytes of a file are made of: see `casfs.media.layout.Layout`."""
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of the file."""
+
+    def pieces(self, position: int = 0, length: int | None = None) -> Iterator[Literal | Extent]:
+        """Yield what ``length`` bytes from ``position`` consist of, in order."""
+
+    def overlay(self, data: bytearray, position: int) -> None:
+        """Write what overlays the file's bytes from ``position`` on into ``data``."""
+
+
+class VirtualFile(PathNode, Prepared):
+    """A file that is made of ranges of objects and of bytes that are in none.
+
+    ``state`` tells what its content follows from: with another one it is another file.
+    """
+
+    growing = False
+    """Whether more bytes may come behind those that are there."""
+
+    def __init__(self, path: str, state: str) -> None:
+        super().__init__(path)
+        self._inode = path_inode(f"{path}\0{state}")
+
+    @abc.abstractmethod
+    def layout(self) -> FileLayout:
+        """Return what the bytes are made of now. May block; from any thread.
+
+        Raises NotFoundError, DamagedObjectError, StorageError.
+        """
+
+
 class StoredFile(Node):
     """A file whose bytes lie in an object."""
 
@@ -222,11 +297,19 @@ class Tree:
         self,
         root: Directory,
         resolvers: Mapping[Family, Callable[[int], StoredFile | None]],
+        followers: Mapping[Family, Callable[[StoredFile, int], Sequence[StoredFile]]] | None = None,
     ) -> None:
         self.root = root
         self._resolvers = resolvers
+        self._followers = {} if followers is None else followers
 
     def resolve(self, family: Family, inode: int) -> StoredFile | None:
         """Return the stored file with this inode number; None if there is none now."""
         resolver = self._resolvers.get(family)
         return None if resolver is None else resolver(inode)
+
+    def following(self, file: StoredFile, most: int) -> Sequence[StoredFile]:
+        """Return up to ``most`` files that whoever reads one after the other reads next."""
+        family = family_of(file.inode)
+        follower = None if family is None else self._followers.get(family)
+        return () if follower is None else follower(file, most)

@@ -2,6 +2,8 @@
 
 ```
 /broadcasts/...     casfs.mount.broadcasts
+/recordings/...     casfs.mount.recordings
+/hls/...            casfs.mount.hls
 /objects/...        casfs.mount.objects
 /.casfs/version     the version of casfs, one line
 /.casfs/status.json casfs.mount.status
@@ -20,10 +22,13 @@ from msgspec import Struct
 from casfs import __version__
 from casfs.index.lookup import Lookup
 from casfs.mount.broadcasts import BroadcastsView
+from casfs.mount.hls import HlsView
 from casfs.mount.inodes import ROOT_PATH, Family
 from casfs.mount.objects import ObjectReader, ObjectsView
+from casfs.mount.recordings import RecordingsView
 from casfs.mount.status import Counters, MountStatus, render_status
-from casfs.mount.tree import FixedDirectory, GeneratedFile, Tree
+from casfs.mount.tree import FixedDirectory, GeneratedFile, PathNode, Tree
+from casfs.recordings.source import Recordings
 from casfs.timestamps import format_time
 
 if TYPE_CHECKING:
@@ -39,12 +44,15 @@ class ArchiveView(Struct, frozen=True):
     """The bytes."""
     archive: str | None = None
     """The archive's id, for ``status.json``."""
+    recordings: Recordings | None = None
+    """What can be played; without it there are no views of it."""
 
 
 def build_tree(view: ArchiveView, counters: Counters, mounted: int) -> Tree:
     """Return the tree of a mount that began at ``mounted``, nanoseconds UTC."""
     broadcasts = BroadcastsView(view.lookup, "/broadcasts")
     modified = broadcasts.root.modified
+    recordings = view.recordings
     objects = ObjectsView(view.objects, "/objects", modified)
 
     def status() -> bytes:
@@ -57,8 +65,12 @@ def build_tree(view: ArchiveView, counters: Counters, mounted: int) -> Tree:
                 open_files=counters.open_files,
                 verified_opens=counters.verified_opens,
                 remembered_opens=counters.remembered_opens,
+                prefetched=counters.prefetched,
+                read_ahead_bytes=counters.read_ahead_bytes,
                 damaged_opens=counters.damaged_opens,
+                damaged_reads=counters.damaged_reads,
                 damaged=tuple(counters.damaged),
+                recordings_lacking=tuple(recordings.notes) if recordings is not None else (),
             )
         )
 
@@ -70,8 +82,18 @@ def build_tree(view: ArchiveView, counters: Counters, mounted: int) -> Tree:
         ],
         modified,
     )
-    root = FixedDirectory(ROOT_PATH, [broadcasts.root, objects.root, own], modified)
-    return Tree(root, {Family.GROUP: broadcasts.resolve, Family.OBJECT: objects.resolve})
+    playable: list[PathNode] = []
+    if recordings is not None:
+        playable = [
+            RecordingsView(view.lookup, recordings, "/recordings").root,
+            HlsView(view.lookup, recordings, "/hls").root,
+        ]
+    root = FixedDirectory(ROOT_PATH, [broadcasts.root, *playable, objects.root, own], modified)
+    return Tree(
+        root,
+        {Family.GROUP: broadcasts.resolve, Family.OBJECT: objects.resolve},
+        {Family.GROUP: broadcasts.following},
+    )
 
 
 class RenderedFile(GeneratedFile):

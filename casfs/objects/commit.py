@@ -6,7 +6,8 @@ The crash protocol of a batch:
 2. new data goes to ``.casfs/tmp/<process>/`` and is made durable there, files in parallel, the
    first while later ones are still hashed (`casfs.objects.syncing` says how);
 3. only then is each file renamed to its final name;
-4. each touched shard directory is made durable, also for objects that were there before;
+4. each touched shard directory is made durable, also for objects that were there before, and the
+   filesystem is asked whether it still lives: its syncs may have ended well because it does not;
 5. the batch stays open, its shards locked, until the caller's manifest lines are durable.
 
 So a file under a final name is whole at every instant, and a collector, which takes the lock
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from msgspec import Struct
 
 from casfs.digest import SHARD_LENGTH, Digest, digest_of_parts
-from casfs.durable import open_directory, write_fully
+from casfs.durable import check_alive, open_directory, write_fully
 from casfs.errors import storage_error
 from casfs.objects.local import OBJECTS, SUFFIX, hash_descriptor
 from casfs.objects.store import Payload, Staged, Stored
@@ -146,6 +147,7 @@ class LocalBatch:
             shards = [self._shards[name] for name in touched]
             if shards:
                 self._committer.strategy.names(shards, self._committer.in_parallel)
+                check_alive(self._final(results[-1].digest))
         except OSError as error:
             for item in pending.values():
                 with contextlib.suppress(OSError):

@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from casfs.errors import CasfsError, StorageError
-from casfs.heads import read_heads, remembered_broadcasts
+from casfs.heads import read_expiry_heads, read_heads, remembered_broadcasts
 from casfs.index.mirror import catch_up_journal
 from casfs.manifests.chain import JournalReader, reaches
 from casfs.manifests.layout import (
@@ -44,7 +44,9 @@ class ManifestCheck:
     def run(self, index: Index | None) -> None:
         """Read them all, and apply their lines to ``index`` if one is given."""
         heads = self._heads()
-        for place in [*self._expiries(), *sorted(heads.keys() | set(self._places()))]:
+        expiries = sorted({place for place in heads if place.of_expiries} | set(self._expiries()))
+        journals = sorted({place for place in heads if not place.of_expiries} | set(self._places()))
+        for place in [*expiries, *journals]:
             head = heads.get(place)
             found = len(self.errors)
             try:
@@ -79,6 +81,12 @@ class ManifestCheck:
         """Return what the CAS root remembers: a lost tail shows nowhere else."""
         places: dict[JournalPlace, Position] = {}
         cas = self._roots.cas
+        try:
+            expiries = read_expiry_heads(cas)
+            if expiries is not None:
+                places |= expiries.places
+        except CasfsError as error:
+            self.add(EXPIRIES, f"{OWN}/heads/.expired.json", 0, 0, error.message)
         try:
             directories = remembered_broadcasts(cas)
         except StorageError as error:

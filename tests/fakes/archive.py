@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
-from casfs.digest import digest_of
-from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary
+from casfs.digest import BLOCK_BYTES, Digest, digest_of
+from casfs.index.extents import ExtentRow
+from casfs.index.rows import (
+    BroadcastRow,
+    GroupEntry,
+    GroupRow,
+    SealRow,
+    TrackRow,
+    TrackSummary,
+)
 from casfs.objects.local import LocalStore, shard_names
 from casfs.timestamps import HOUR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-
-    from casfs.digest import Digest
 
 
 class Content(Struct, frozen=True):
@@ -26,6 +33,10 @@ class Content(Struct, frozen=True):
     broadcasts: tuple[BroadcastRow, ...] = ()
     tracks: tuple[TrackRow, ...] = ()
     groups: tuple[GroupRow, ...] = ()
+    seals: tuple[tuple[int, SealRow], ...] = ()
+    """With the broadcast's number."""
+    blocks: dict[Digest, tuple[Digest, ...]] = {}
+    """The block hashes of large objects."""
 
     def with_groups(self, *groups: GroupRow) -> Content:
         """Return the content after these groups came, with their tracks and broadcasts."""
@@ -41,6 +52,8 @@ class Content(Struct, frozen=True):
             tuple(broadcasts[number] for number in sorted(broadcasts)),
             tuple(tracks.values()),
             self.groups + groups,
+            self.seals,
+            self.blocks,
         )
 
 
@@ -77,6 +90,9 @@ class MemoryLookup:
             max((group.received_start for group in groups), default=None),
         )
 
+    def seals(self, broadcast: BroadcastRow) -> Sequence[SealRow]:
+        return [seal for number, seal in self.now().seals if number == broadcast.number]
+
     def hours(self, track: TrackRow) -> Sequence[int]:
         return sorted({group.received_start // HOUR for group in self._current(track)})
 
@@ -86,6 +102,29 @@ class MemoryLookup:
         for group in sorted(self._current(track), key=lambda group: group.n):
             if group.n > after and start <= group.received_start < stop:
                 yield group
+
+    def sealed(self, track: TrackRow, seal: SealRow) -> Sequence[GroupRow]:
+        groups = self._current(track, seal.through)
+        return sorted(
+            (group for group in groups if group.received_start // HOUR == seal.hour),
+            key=lambda group: group.n,
+        )
+
+    def extents(
+        self, track: TrackRow, start: int, stop: int, *, after: int = 0
+    ) -> Iterator[ExtentRow]:
+        yield from map(alone, self.groups(track, start, stop, after=after))
+
+    def group_entries(
+        self, track: TrackRow, hour: int, *, after: int, most: int
+    ) -> Sequence[GroupEntry]:
+        groups = self.groups(track, hour * HOUR, (hour + 1) * HOUR, after=after)
+        return [
+            GroupEntry(
+                g.n, g.epoch, g.sequence, g.size, g.received_start, g.received_end, g.complete
+            )
+            for g in islice(groups, most)
+        ]
 
     def newest(self, track: TrackRow) -> GroupRow | None:
         groups = self._current(track)
@@ -98,6 +137,14 @@ class MemoryLookup:
                 return group if self.find(track, group.epoch, group.sequence) == group else None
         return None
 
+    def extent(self, broadcast_number: int, n: int) -> ExtentRow | None:
+        found = self.group(broadcast_number, n)
+        return None if found is None else alone(found)
+
+    def extent_of(self, track: TrackRow, epoch: int, sequence: int) -> ExtentRow | None:
+        found = self.find(track, epoch, sequence)
+        return None if found is None else alone(found)
+
     def find(self, track: TrackRow, epoch: int, sequence: int) -> GroupRow | None:
         for group in self._current(track):
             if (group.epoch, group.sequence) == (epoch, sequence):
@@ -109,15 +156,29 @@ class MemoryLookup:
             if group.hash == digest:
                 yield group
 
-    def _current(self, track: TrackRow) -> list[GroupRow]:
+    def block_hashes(self, digest: Digest) -> Sequence[Digest]:
+        return self.now().blocks.get(digest, ())
+
+    def _current(self, track: TrackRow, through: int = 1 << 62) -> list[GroupRow]:
         # As the index has it: a complete group stands for ever, an incomplete one gives way.
         by_identity: dict[tuple[int, int], GroupRow] = {}
         for group in self.now().groups:
-            if (group.broadcast.number, group.track) == (track.broadcast.number, track.name):
+            own = (group.broadcast.number, group.track) == (track.broadcast.number, track.name)
+            if own and group.n <= through:
                 before = by_identity.get((group.epoch, group.sequence))
                 if before is None or not before.complete:
                     by_identity[group.epoch, group.sequence] = group
         return list(by_identity.values())
+
+
+def alone(group: GroupRow) -> ExtentRow:
+    """Return the extent of a group with a record of its own."""
+    return ExtentRow(
+        **msgspec.structs.asdict(group),
+        groups=1,
+        last_sequence=group.sequence,
+        last_start=group.received_start,
+    )
 
 
 class FileLookup(MemoryLookup):
@@ -174,6 +235,15 @@ class DiskArchive:
     ) -> GroupRow:
         """Write a group's object and make the group known."""
         numbers = {row.name: row.number for row in self.content.broadcasts}
+        digest = self.put(payload)
+        if len(payload) > BLOCK_BYTES:
+            blocks = tuple(
+                digest_of(payload[start : start + BLOCK_BYTES])
+                for start in range(0, len(payload), BLOCK_BYTES)
+            )
+            self.content = msgspec.structs.replace(
+                self.content, blocks={**self.content.blocks, digest: blocks}
+            )
         self._last_n += 1
         group = GroupRow(
             broadcast=BroadcastRow(numbers.get(broadcast, len(numbers) + 1), broadcast),
@@ -181,7 +251,7 @@ class DiskArchive:
             n=self._last_n,
             epoch=epoch,
             sequence=sequence,
-            hash=self.put(payload),
+            hash=digest,
             offset=0,
             size=len(payload),
             received_start=received,

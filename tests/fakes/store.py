@@ -14,7 +14,8 @@ from casfs.archive import Archive, Group
 from casfs.digest import Digest, digest_of
 from casfs.index.reader import Reader
 from casfs.manifests.chain import JournalReader
-from casfs.manifests.record import GroupRecord, Line
+from casfs.manifests.record import Line
+from casfs.manifests.runs import kept_groups
 from casfs.objects.store import Payload
 from casfs.roots import Roots, create
 from casfs.timestamps import HOUR, parse_time
@@ -91,11 +92,14 @@ def known(item: Group) -> Known:
 
 
 def row_known(row: GroupRow) -> Known:
-    return Known(row.track, row.epoch, row.sequence, row.hash, row.complete)
+    return Known(row.track, row.epoch, row.sequence, row.digest, row.complete)
 
 
-def crash(writer: BroadcastWriter) -> None:
-    """Let go of everything as a killed process does: no stop, no heads, lines as they are."""
+def crash(writer: BroadcastWriter, *, whole: bool = True) -> None:
+    """Let go of everything as a killed process does: no stop, no heads, lines as they are.
+
+    ``whole``: the disk still answers.
+    """
     for journal in writer._journals.values():
         if journal._descriptor is not None:
             os.close(journal._descriptor)
@@ -104,7 +108,7 @@ def crash(writer: BroadcastWriter) -> None:
     temporaries = committer._temporaries
     temporary, temporaries._path = temporaries._path, ""
     writer._resources.close()
-    assert os.path.isdir(temporary)
+    assert os.path.isdir(temporary) or not whole
 
 
 def contents(archive: Archive, *, index: bool = True) -> list[Known]:
@@ -145,7 +149,7 @@ def read_journal(directory: str) -> tuple[list[Line], list[Fault]]:
 
 
 def sequences(lines: list[Line]) -> list[int]:
-    return [int(line.record.sequence) for line in lines if isinstance(line.record, GroupRecord)]
+    return [int(kept.record.sequence) for line in lines for kept in kept_groups(line.record)]
 
 
 def object_file(archive: Archive, item: Group) -> str:
@@ -190,5 +194,5 @@ def write_unacknowledged(writer: BroadcastWriter, groups: list[Group]) -> dict[s
             assert journal._segment is not None
             path = os.path.join(journal.directory, str(journal._segment))
             sizes.setdefault(path, journal._synced)
-            journal.append([writer._group_record(item, put)])
+            journal.append([writer._kept(item, put)])
     return sizes

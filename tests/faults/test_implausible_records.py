@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from casfs.archive import Run
 from casfs.collect import collect
 from casfs.errors import UnsupportedFormatError
 from casfs.index.mirror import rebuild
@@ -44,8 +45,31 @@ ODD: list[dict[str, object]] = [
     {"size": 1 << 63},
     {"hash": "no digest"},
     {"init": "zz" * 32},
+    {"blocks": ["ab"]},
     {"received_start": "yesterday"},
     {"time": "soon", "received_end": "later"},
+    {"received_start": "9999-01-01T00:00:00.000000000Z"},
+]
+ODD_RUNS: list[dict[str, object]] = [
+    {"sequences": ["5", "6", str(1 << 62)]},
+    {"sequences": ["-1", "6", "7"]},
+    {"sequences": ["five", "6", "7"]},
+    {"sequences": ["5", "7", "6"]},
+    {"sequences": ["5", "5", "6"]},
+    {"sizes": [1, 2, 3]},
+    {"sizes": [-1, 1 << 63, 0]},
+    {"hashes": ["no digest"] * 3},
+    {"starts": [0, -1, 0]},
+    {"starts": [0, 0, HOUR]},
+    {"ends": [0, 0, 1 << 63]},
+    {"n": 2},
+    {"n": 1 << 70},
+    {"epoch": 0},
+    {"offset": (1 << 63) - 1},
+    {"hash": "no digest"},
+    {"init": "zz" * 32},
+    {"received_start": "yesterday"},
+    {"received_end": "later"},
 ]
 
 
@@ -66,6 +90,21 @@ def append(archive: Archive, *changes: dict[str, object]) -> None:
             record: Record = msgspec.structs.replace(meant, **change)
             text, last = encode_line(record, offset=last.end, synced=last.end, prev=last.sum)
             file.write(text)
+
+
+def append_run(archive: Archive, elsewhere: Path, change: dict[str, object]) -> None:
+    """Append a run of sequences 5 to 7 to what stands, as a foreign writer might."""
+    other = Run(tuple(group(number) for number in (5, 6, 7)))
+    with make_archive(elsewhere).writer("news", clock=Clock()) as writer:
+        (done,) = writer.commit([other])
+    directory = journal_directory(archive, "news", "video0.m4s")
+    lines, _ = read_journal(directory)
+    last = lines[-1]
+    changes = {"n": last.record.n + 3} | change
+    record: Record = msgspec.structs.replace(done.record, **changes)
+    text, _ = encode_line(record, offset=last.end, synced=last.end, prev=last.sum)
+    with open(os.path.join(directory, segments(directory)[-1]), "ab") as file:
+        file.write(text)
 
 
 def prepare(archive: Archive, *odd: dict[str, object]) -> list[Known]:
@@ -143,6 +182,34 @@ def test_the_next_writer_goes_on_behind_an_implausible_line(
     expected = prepare(archive, odd)
     with archive.writer("news", clock=Clock(NOON + HOUR)) as writer:
         recent = writer.recent_groups()
-        assert [int(record.sequence) for record in recent] == [0, 1, 7]
+        assert [int(kept.record.sequence) for kept in recent] == [0, 1, 7]
         writer.commit([group(8)])
     assert contents(archive) == [*expected, known(group(8))]
+
+
+@pytest.mark.parametrize("odd", ODD_RUNS, ids=str)
+def test_an_implausible_run_is_left_out_and_told_of(
+    archive: Archive, tmp_path: Path, odd: dict[str, object]
+) -> None:
+    with archive.writer("news", clock=Clock()) as writer:
+        writer.commit([group(0)])
+    append_run(archive, tmp_path / "elsewhere", odd)
+    rebuild(archive.index_path, archive.roots.manifests, archive.store_id)
+    assert contents(archive) == [known(group(0))]
+    (error,) = verify(archive).manifest_errors
+    assert "run record that cannot be meant" in error.reason
+    with pytest.raises(UnsupportedFormatError, match="cannot be meant"):
+        collect(archive, grace=0, act=True)
+    with archive.writer("news", clock=Clock(NOON + HOUR)) as writer:
+        assert [kept.record.sequence for kept in writer.recent_groups()] == ["0"]
+
+
+@pytest.mark.parametrize("ends", [[0, 1, 2], [-5, -4, -3]])
+def test_a_run_is_plausible_also_if_a_clock_was_set_back(
+    archive: Archive, tmp_path: Path, ends: list[int]
+) -> None:
+    with archive.writer("news", clock=Clock()) as writer:
+        writer.commit([group(0)])
+    append_run(archive, tmp_path / "elsewhere", {"ends": ends})
+    assert [item.sequence for item in contents(archive)] == [0, 5, 6, 7]
+    assert verify(archive).manifest_errors == []

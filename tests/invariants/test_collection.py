@@ -12,6 +12,7 @@ import pytest
 
 from casfs import collect as collecting
 from casfs.archive import Archive
+from casfs.collect import collect
 from casfs.digest import digest_of
 from casfs.errors import (
     CasfsError,
@@ -20,10 +21,14 @@ from casfs.errors import (
     ForeignRootError,
     NotInitialisedError,
     UnsupportedFormatError,
+    UsageError,
 )
 from casfs.expiries import lock_expiries
+from casfs.index.samples import SUFFIX, PayloadName, SampleIndex
 from casfs.manifests.record import StopRecord
+from casfs.media.samples import GroupSamples
 from casfs.roots import Roots
+from casfs.survey import Survey
 from casfs.timestamps import DAY, HOUR
 from tests.fakes.hours import (
     LATER,
@@ -48,7 +53,7 @@ from tests.fakes.store import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 SHARED, OLD, NEW = b"in two broadcasts", b"only old", b"only new"
@@ -229,6 +234,67 @@ def test_no_silent_delete_where_a_record_may_be_lost(
     assert everything_below(archive.roots.cas) == before
 
 
+def test_damage_that_is_accepted_by_its_name_protects_what_it_may_concern(
+    archive: Archive,
+) -> None:
+    record_hours(
+        archive, [[hour_group(hour, bytes([hour]) * 9)] for hour in range(6)], broadcast="more"
+    )
+    (path,) = segments(journal_directory(archive, "more", "video0.m4s"))
+    flip_bit(path, sum(map(len, _lines(path)[:2])) + 40)
+    expire_all(archive)
+    with pytest.raises(DamageError) as raised:
+        collect_all(archive)
+    assert raised.value.advice is not None
+    name = raised.value.advice.split()[-1].strip("'")
+    assert name.startswith("more/video0.m4s/2026-11-22.000.jsonl@")
+    for names, orphans in (([name, f"{name}0"], False), ([name], True)):
+        with pytest.raises(UsageError):
+            collect(archive, grace=DAY, act=True, clock=Clock(LATER), accept=names, orphans=orphans)
+    before = stored(archive)
+    outcome = collect(archive, grace=DAY, act=True, clock=Clock(LATER), accept=[name])
+    # The line of hour 1 is lost; those beside it, and an hour more, stay.
+    gone = {str(digest_of(bytes([hour]) * 9)) for hour in (4, 5)}
+    near = {str(digest_of(bytes([hour]) * 9)) for hour in range(4)}
+    assert near <= stored(archive)
+    assert gone <= in_trash(archive)
+    assert before == stored(archive) | in_trash(archive)
+    assert outcome.protected == 3, "the object of the lost line is named by none"
+    with pytest.raises(DamageError):
+        collect_all(archive, now=LATER + 30 * DAY)
+
+
+def test_damage_before_the_first_group_protects_all_that_was_received_before_the_next(
+    archive: Archive,
+) -> None:
+    """As in an import: what was received long ago is recorded now."""
+    record_hours(
+        archive,
+        [[hour_group(hour - 5000, bytes([hour]) * 9, sequence=hour)] for hour in range(6)],
+        broadcast="more",
+    )
+    (path,) = segments(journal_directory(archive, "more", "video0.m4s"))
+    offset = len(_lines(path)[0])
+    flip_bit(path, offset + 40)
+    expire_all(archive)
+    name = f"more/video0.m4s/{os.path.basename(path)}@{offset}"
+    collect(archive, grace=DAY, act=True, clock=Clock(LATER), accept=[name])
+    left = {str(digest_of(bytes([hour]) * 9)) for hour in range(3)}
+    gone = {str(digest_of(bytes([hour]) * 9)) for hour in range(3, 6)}
+    assert left <= stored(archive)
+    assert gone <= in_trash(archive)
+
+
+def test_damage_to_what_was_decided_cannot_be_accepted(archive: Archive) -> None:
+    expire_all(archive)
+    damage_a_decision(archive)
+    (path,) = segments(os.path.join(archive.roots.manifests, ".casfs", "expired", "tv"))
+    name = f".casfs/expired/tv/{os.path.basename(path)}@{len(_lines(path)[0])}"
+    with pytest.raises(DamageError) as raised:
+        collect(archive, grace=DAY, act=True, clock=Clock(LATER), accept=[name])
+    assert "accept" not in str(raised.value)
+
+
 # wrong-disk-refused
 
 
@@ -303,8 +369,8 @@ def test_a_collector_that_did_not_read_the_tails_would_be_found_out(
 ) -> None:
     expire_all(archive)
     with committed_before_the_lock(archive, OLD, monkeypatch), monkeypatch.context() as patch:
-        survey = collecting._Survey(archive, strict=True).__enter__()
-        patch.setattr(collecting, "_Survey", lambda *_, **__: contextlib.nullcontext(survey))
+        survey = Survey(archive, strict=True).__enter__()
+        patch.setattr(collecting, "Survey", lambda *_, **__: contextlib.nullcontext(survey))
         patch.setattr(survey, "refresh", lambda: None)
         collect_all(archive)
         survey.__exit__()
@@ -317,6 +383,7 @@ WRITER = """
 import sys
 from casfs.archive import Archive, Group
 from casfs.roots import Roots
+from casfs.survey import Survey
 
 cas, manifests, broadcast, step = sys.argv[1:]
 with Archive(Roots.of(cas, manifests)).writer(broadcast) as writer:
@@ -385,3 +452,30 @@ def tell(writer: subprocess.Popen[str], line: str) -> None:
 def answer(writer: subprocess.Popen[str]) -> str:
     assert writer.stdout is not None
     return writer.stdout.readline().strip()
+
+
+# what is derived from objects goes with them, and its trouble is nobody's
+
+
+def test_sample_tables_are_forgotten_with_their_objects(archive: Archive) -> None:
+    names_of = [PayloadName(digest_of(data), 0, len(data), "v", None) for data in (OLD, SHARED)]
+    with contextlib.closing(SampleIndex.open(archive.index_path)) as samples:
+        samples.put([(name, GroupSamples((), ())) for name in names_of])
+    expire_all(archive)
+    collect_all(archive)
+    assert known_samples(archive, names_of) == [True, True], "what waits can be restored"
+    collect_all(archive, now=LATER + 2 * DAY)
+    assert in_trash(archive) == set()
+    assert known_samples(archive, names_of) == [False, True]
+
+
+def test_sample_tables_that_cannot_be_read_fail_no_collection(archive: Archive) -> None:
+    os.mkdir(archive.index_path + SUFFIX)
+    expire_all(archive)
+    collect_all(archive)
+    assert collect_all(archive, now=LATER + 2 * DAY).deleted.objects == 1
+
+
+def known_samples(archive: Archive, names_of: Sequence[PayloadName]) -> list[bool]:
+    with contextlib.closing(SampleIndex.open_for_reading(archive.index_path)) as samples:
+        return [samples.get(name) is not None for name in names_of]

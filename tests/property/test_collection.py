@@ -1,7 +1,9 @@
-"""Retention against a model: commits, seals, expiries, collections and restores, killed anywhere.
+"""The whole store against a model, killed anywhere.
 
-After every step each living record has its object, index and manifests tell the same, and nothing
-but what expired has gone out of sight.
+Commits and duplicates, seals, expiries, collections and restores, damage, quarantine and repair, an
+index that is lost or made anew. After every step each living record has its object, or verify names
+it (and what it names was spoiled), index and manifests tell the same, and nothing but what expired
+has gone out of sight.
 """
 
 from __future__ import annotations
@@ -20,10 +22,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from casfs.collect import Selection, collect, restore
+from casfs.digest import digest_of
 from casfs.errors import NotFoundError
-from casfs.expire import expire
+from casfs.expire import expire, refresh_index
 from casfs.retention import Policy
 from casfs.timestamps import DAY, HOUR
+from casfs.trash import trashed
+from casfs.verify import Plan, verify
+from casfs.verify.quarantine import QUARANTINE
 from tests.fakes.hours import in_trash, stored
 from tests.fakes.store import (
     NOON,
@@ -90,6 +96,12 @@ class CollectionMachine(RuleBasedStateMachine):
         """Hours that may be expired."""
         self.sequences = itertools.count(1)
         self.deleted = False
+        self.spoiled: set[str] = set()
+        """Objects that are not good in the store, nor good in the trash for all that we know."""
+        backup = make_archive(Path(self.directory) / "backup")
+        with backup.writer("backup", clock=self.clock) as writer:
+            writer.commit([group(at, data) for at, data in enumerate([*PAYLOADS, b"init"])])
+        self.backup = backup.roots.cas
 
     def teardown(self) -> None:
         for writer in self.writers.values():
@@ -132,6 +144,8 @@ class CollectionMachine(RuleBasedStateMachine):
         self.writer(broadcast).commit(groups)
         for item in (first, *groups):
             self.kept[known(item)] = (broadcast, received // HOUR)
+            # Dedup reads what is there, and replaces what is not good.
+            self.spoiled.discard(str(known(item).hash))
 
     @rule(hours=st.integers(1, 30), seal=st.booleans())
     def pass_time(self, hours: int, *, seal: bool) -> None:
@@ -190,11 +204,58 @@ class CollectionMachine(RuleBasedStateMachine):
             hours = restore(
                 self.archive, Selection(broadcasts=broadcasts), act=True, clock=self.clock
             )
-            assert self.deleted or not any(hour.lost for hour in hours)
+            assert self.deleted or self.spoiled or not any(hour.lost for hour in hours)
             back = {(hour.broadcast, hour.hour) for hour in hours if not hour.lost}
             self.expired -= back
             shown = set(contents(self.archive))
             assert {item for item, place in self.kept.items() if place in back} <= shown
+
+    @rule(data=st.sampled_from([*PAYLOADS, b"init"]), place=st.sampled_from(["store", "trash"]))
+    def spoil(self, data: bytes, place: str) -> None:
+        digest = digest_of(data)
+        paths = [self.archive.objects.path(digest)]
+        if place == "trash":
+            paths = [item.path for item in trashed(self.archive.roots.cas) if item.digest == digest]
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                os.chmod(path, 0o600)
+                with open(path, "ab") as file:
+                    file.write(b"more")
+                self.spoiled.add(str(digest))
+
+    @rule(death=deaths)
+    def quarantine(self, death: int | None) -> None:
+        with killed_at(death):
+            verify(self.archive, Plan(quarantine=True), threads=1)
+
+    @rule(death=deaths)
+    def repair(self, death: int | None) -> None:
+        mended = False
+        with killed_at(death):
+            verify(self.archive, Plan(repair_from=(self.backup,)), threads=1)
+            mended = True
+        if mended:
+            assert check(self.archive).sound
+
+    @rule(again=st.booleans())
+    def lose_the_index(self, *, again: bool) -> None:
+        for ending in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.archive.index_path + ending)
+        if again:
+            refresh_index(self.archive)
+        assert contents(self.archive) == contents(self.archive, index=False)
+
+    @invariant()
+    def verify_names_what_is_not_good_and_nothing_else(self) -> None:
+        report = check(self.archive)
+        assert not report.manifest_errors
+        named = {str(item.hash) for item in report.damaged}
+        named |= {str(item.hash) for item in report.missing}
+        assert named <= self.spoiled
+        for item in contents(self.archive, index=False):
+            if item.hash not in named:
+                assert self.archive.objects.check(item.hash) is None
 
     @invariant()
     def what_lives_is_there(self) -> None:
@@ -203,14 +264,15 @@ class CollectionMachine(RuleBasedStateMachine):
         assert {item for item, place in self.kept.items() if place not in self.expired} <= set(
             shown
         ), "only what expired is out of sight"
-        assert {str(item.hash) for item in shown} <= stored(self.archive)
-        assert check(self.archive).sound
+        assert {str(item.hash) for item in shown} <= stored(self.archive) | self.spoiled
 
     @invariant()
     def nothing_is_in_neither_place_before_its_time(self) -> None:
         if not self.deleted:
             named = {str(item.hash) for item in self.kept}
-            assert named <= stored(self.archive) | in_trash(self.archive)
+            aside = os.path.join(self.archive.roots.cas, QUARANTINE)
+            moved = {name[:64] for name in os.listdir(aside)} if os.path.isdir(aside) else set()
+            assert named <= stored(self.archive) | in_trash(self.archive) | moved
 
 
 CollectionMachine.TestCase.settings = settings(

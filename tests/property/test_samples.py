@@ -351,7 +351,7 @@ def test_a_player_finds_every_sample_at_rising_times(
         assemble(recording, objects, position, piece) for position in range(0, len(whole), piece)
     ]
     assert b"".join(pieces) == whole
-    tracks, _ = read_flat(recording.layout.head)
+    tracks, _ = read_flat(bytes(recording.layout.head))
     for track, key in zip(tracks, recording.tracks, strict=True):
         own = sorted((group for group in groups if group.track == key.name), key=lambda g: g.epoch)
         expected = [
@@ -433,5 +433,5 @@ def test_no_times_of_a_publisher_keep_a_recording_from_being_made(
     if not any(group.tables for group in groups):
         return
     recording = flat_recording(groups, DESCRIPTIONS, start=0, end=end)
-    ((track,), _) = read_flat(recording.layout.head)
+    ((track,), _) = read_flat(bytes(recording.layout.head))
     assert len(track.samples) == recording.samples

@@ -30,6 +30,10 @@ ROWS = [
     ("durable put", "fsync, rename, fsync directory in 16 threads"),
     ("durable put", "restic backup"),
     ("durable put", "borg create"),
+    *[
+        (f"16 x 47 groups/s of 400 B, 2 s: {name}", "one object")
+        for name in ("files", "disk", "CPU")
+    ],
     ("full verify", "b3sum --num-threads 2"),
     ("full verify", "restic check --read-data"),
     ("full verify", "borg check --verify-data"),
@@ -39,6 +43,18 @@ ROWS = [
     ("lookup by sequence", "the same in"),
 ]
 """What is compared, and the beginning of what it is held against."""
+
+MOUNT_ROWS = [
+    "cold read of 10 group files",
+    "read again, warm, 10 group files",
+    "cold read of a day's recording",
+    "ls -l, 100 files",
+    "ls -l, 100 files",
+    "find . -type f, 1000 files",
+    "mount and first ls of an hour, 10000 groups",
+    "the same: peak memory, 10000 groups",
+]
+"""What the mount is compared in."""
 
 
 def bench(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -81,6 +97,21 @@ def test_every_row_is_measured_or_says_why_not(tmp_path: Path) -> None:
         assert found["against"].startswith(against)
         assert is_measured(found) or "is not installed" in found["skipped"]
     assert not list(tmp_path.iterdir())  # all that it made is gone
+
+
+def test_every_row_of_the_mount_is_measured_or_says_why_not(tmp_path: Path) -> None:
+    only = (f"--only={name}" for name in ("cold", "warm", "recording", "ls", "find", "start"))
+    done = bench(
+        *("mount", *only, "--scale", "0.001", "--rounds", "1", "--json", "--no-install"),
+        *("--directory", str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert len(rows) == len(MOUNT_ROWS)
+    for found, what in zip(rows, MOUNT_ROWS, strict=True):
+        assert found["what"].startswith(what)
+        assert is_measured(found) or found["skipped"]
+    assert not list(tmp_path.iterdir())
 
 
 INGEST_ROWS = [

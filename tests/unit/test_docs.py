@@ -213,15 +213,17 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     units = [block for block in page("docs/operations.md").blocks if block.language == "ini"]
     casfs = shutil.which("true")
     assert casfs is not None
-    recorder, verifier, timer = (
+    recorder, verifier, timer, mount = (
         unit.text.replace("/opt/casfs/.venv/bin/casfs", casfs) for unit in units
     )
     assert casfs in recorder
     assert casfs in verifier
+    assert casfs in mount
     complaints = complaints_of_systemd
     assert not complaints(tmp_path / "good", {"casfs-demo-tv.service": recorder})
     bad = recorder.replace("Restart=always", "Restart=odd")
     assert complaints(tmp_path / "bad", {"casfs-demo-tv.service": bad})
+    assert not complaints(tmp_path / "mount", {"casfs-mount.service": mount})
     timed = {"casfs-verify.service": verifier, "casfs-verify.timer": timer}
     assert not complaints(tmp_path / "timed", timed)
     timed["casfs-verify.timer"] = timer.replace("03:00", "three")

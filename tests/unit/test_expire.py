@@ -22,7 +22,7 @@ from casfs.index.mirror import rebuild
 from casfs.index.reader import Reader
 from casfs.retention import Policy
 from casfs.timestamps import DAY, HOUR
-from casfs.trash import bag_name, bag_time
+from casfs.trash import bag_name, bag_time, trashed
 from tests.fakes.hours import (
     FIRST,
     LATER,
@@ -80,6 +80,32 @@ def test_by_free_space_what_will_go_anyway_counts_as_free(
     collect_all(archive, now=LATER + 2 * DAY)
     assert in_trash(archive) == set()
     assert hours(archive, policy) == [2, 3]
+
+
+def test_of_two_copies_in_the_trash_the_sound_one_is_restored(archive: Archive) -> None:
+    expire_all(archive)
+    collect_all(archive)
+    (first, *_) = trashed(archive.roots.cas)
+    later = os.path.join(os.path.dirname(os.path.dirname(first.path)), bag_name(LATER + HOUR))
+    os.mkdir(later)
+    with open(os.path.join(later, os.path.basename(first.path)), "wb") as file:
+        file.write(b"damaged")
+    assert not any(hour.lost for hour in restore_all(archive))
+    assert len(contents(archive)) == 5
+    assert check(archive).sound
+
+
+def test_by_free_space_what_will_come_counts_as_taken(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiring, "disk_space", lambda _: DiskSpace(1000, 100))
+    now = NOON + 5 * HOUR
+    # Fifty bytes in five hours, less the millisecond before the first group.
+    for ahead, expected in ((0, []), (1, [0]), (2, [0, 1]), (1000, [0, 1, 2, 3, 4])):
+        policy = Policy(min_free=100, ahead=ahead * HOUR)
+        assert hours(archive, policy, now=now) == expected
+    # Who recorded nothing lately does not grow.
+    assert hours(archive, Policy(min_free=100, ahead=1000 * HOUR), now=LATER) == []
 
 
 def test_what_rules_keep_stays(archive: Archive) -> None:

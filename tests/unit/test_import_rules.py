@@ -38,6 +38,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "objects": _GROUND,
     "manifests": _GROUND,
     "roots": _GROUND | {"objects"},
+    "capacity": _GROUND | {"roots"},
     "config": _GROUND | {"roots", "quantities", "objects"},
     "heads": _GROUND | {"roots", "manifests"},
     "admission": _GROUND | {"roots", "manifests", "heads"},
@@ -46,18 +47,21 @@ LAYERS: dict[str, frozenset[str]] = {
     "archive": _ARCHIVE - {"archive"},
     "verify": _ARCHIVE,
     "show": _ARCHIVE,
-    "export": _ARCHIVE,
+    "recordings": _ARCHIVE,
+    "follower": _ARCHIVE | {"recordings"},
+    "export": _ARCHIVE | {"recordings"},
     "adopt": _ARCHIVE,
     "retention": _STORES | {"index"},
     "trash": _GROUND | {"roots", "objects"},
     "expiries": _ARCHIVE | {"retention"},
     "expire": _ARCHIVE | {"retention", "trash", "expiries"},
-    "collect": _ARCHIVE | {"retention", "trash", "expiries", "expire"},
-    "mount": _ARCHIVE | {"systemd"},
+    "survey": _ARCHIVE | {"retention", "trash", "expiries", "expire"},
+    "collect": _ARCHIVE | {"retention", "trash", "expiries", "expire", "survey"},
+    "mount": _ARCHIVE | {"systemd", "recordings"},
     "cli": _ARCHIVE
-    | {"config", "verify", "show", "export", "adopt", "mount"}
+    | {"config", "verify", "show", "export", "adopt", "mount", "recordings"}
     | {"retention", "expire", "collect", "systemd", "quantities", "recorders", "filesystems"}
-    | {"outlook"},
+    | {"outlook", "capacity"},
     "__main__": frozenset({"cli"}),
 }
 
@@ -72,6 +76,7 @@ PURE = (
     "casfs.adopt.epochs",
     "casfs.manifests.record",
     "casfs.manifests.expiry",
+    "casfs.manifests.runs",
     "casfs.retention",
     "casfs.media",
     "casfs.mount.tree",
@@ -410,7 +415,7 @@ RULES = (
         lambda module: _imports(
             module,
             *("casfs.expiries", "casfs.expire", "casfs.collect"),
-            allowed_in=frozenset({"casfs.cli", "casfs.expire", "casfs.collect"}),
+            allowed_in=frozenset({"casfs.cli", "casfs.expire", "casfs.survey", "casfs.collect"}),
         ),
         breaks=(
             ("casfs.mount.tree", "from casfs.collect import collect"),

@@ -67,7 +67,7 @@ def group(
 def read(*groups: RecordedGroup, end: float | None = None) -> tuple[Recording, list[FlatTrack]]:
     limit = None if end is None else START + int(end * SECOND)
     recording = flat_recording(groups, DESCRIPTIONS, start=START, end=limit)
-    tracks, media = read_flat(recording.layout.head)
+    tracks, media = read_flat(bytes(recording.layout.head))
     assert media == len(recording.layout.head)
     return recording, tracks
 
@@ -326,7 +326,7 @@ def test_any_range_reads_as_the_whole_file_does() -> None:
     recording, _ = read(coded())
     base = len(recording.layout.head)
     whole = assemble(recording, 0, recording.layout.size)
-    assert whole == recording.layout.head + READ
+    assert whole == bytes(recording.layout.head) + READ
     for position in range(base - 3, len(whole)):
         for length in (1, 2, 3, 5, 9, 100):
             assert assemble(recording, position, length) == whole[position : position + length]

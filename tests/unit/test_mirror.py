@@ -219,6 +219,23 @@ def test_trouble_of_any_kind_never_leaves_a_step(
     assert "caught up" not in mirror.trouble
 
 
+def test_a_disk_that_is_gone_is_trouble_only(
+    archive: Archive, writer: BroadcastWriter, mirror: Mirror, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def gone(path: str) -> None:
+        raise OSError(5, "Input/output error", path)
+
+    with open(archive.index_path, "wb") as file:
+        file.write(b"garbage" * 1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", gone)
+        assert mirror.step(None) == 0
+        assert "Input/output error" in mirror.trouble
+    mirror.step(None)
+    assert mirror.trouble == ""
+
+
 def test_an_index_that_vanishes_while_it_is_opened_is_trouble_only(
     archive: Archive, writer: BroadcastWriter, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

@@ -37,11 +37,11 @@ def prepare(path: Path, *, allow_nonempty: bool = False) -> str:
     [
         (
             "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n",
-            Mount("/mnt2", "ext3"),
+            Mount("/mnt2", "ext3", "98:0", "master:1"),
         ),
         (
             "40 35 0:39 / /mnt/my\\040tv ro,nosuid - fuse.casfs casfs ro,user_id=0\n",
-            Mount("/mnt/my tv", "fuse.casfs"),
+            Mount("/mnt/my tv", "fuse.casfs", "0:39"),
         ),
     ],
 )

@@ -24,6 +24,7 @@ SCRIPTS = (
         "tools/bench",
         "tools/crash",
         "tools/fuzz",
+        "tools/mount-trial",
         ".ci/run",
     ),
 )

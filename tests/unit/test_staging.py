@@ -10,9 +10,11 @@ import pytest
 
 from casfs.adopt import reading
 from casfs.adopt.files import import_files
-from casfs.archive import Group
+from casfs.archive import Group, Run
 from casfs.digest import BLOCK_BYTES, BlockHasher, block_digests, digest_of
-from casfs.errors import StorageError
+from casfs.errors import StorageError, UsageError
+from casfs.groups import runs_of
+from casfs.manifests.record import GroupRecord, RunRecord
 from casfs.objects import syscalls
 from casfs.objects.commit import LocalCommitter
 from casfs.objects.store import Payload, Staged
@@ -165,11 +167,36 @@ def test_a_staged_group_has_the_record_that_it_would_have_had(archive: Archive) 
             one = target.stage()
         kept = writer.commit([group(0, (), one), group(1, (data[:8], data[8:]), None)])
     first, second = (item.record for item in kept)
+    assert isinstance(first, GroupRecord)
+    assert isinstance(second, GroupRecord)
     assert (first.hash, first.size, first.frame_sizes, first.blocks) == (
         *(second.hash, second.size, second.frame_sizes, second.blocks),
     )
     assert first.blocks is not None
     assert len(first.blocks) == 2
+
+
+def test_what_is_staged_is_kept_apart_from_runs(archive: Archive) -> None:
+    def group(sequence: int, one: Staged | None = None) -> Group:
+        return Group(
+            track="audio",
+            epoch=1,
+            sequence=sequence,
+            frames=() if one is not None else (b"%d" % sequence,),
+            staged=one,
+            received_start=1,
+            received_end=2,
+        )
+
+    with archive.writer("news") as writer:
+        with writer.stage(5) as target:
+            target.write(b"apart")
+            staged = group(1, target.stage())
+        with pytest.raises(UsageError, match="none of a run"):
+            writer.commit([Run((staged, group(2)))])
+        kept = writer.commit(list(runs_of([group(0), staged, group(2)])))
+    by_kind = {type(item.record): item.record.size for item in kept}
+    assert by_kind == {GroupRecord: 5, RunRecord: 2}
 
 
 # casfs import --files

@@ -586,6 +586,20 @@ def test_what_expired_is_not_needed(place: Place) -> None:
     assert place.run(Plan(broadcast="news")).objects == 0
 
 
+def test_a_journal_of_expiries_that_is_lost_is_a_finding(place: Place) -> None:
+    expire_everything(place.archive)
+    shutil.rmtree(os.path.join(place.archive.roots.manifests, ".casfs", "expired"))
+    (error,) = verify(place.archive, threads=1).manifest_errors
+    assert error.journal == ".casfs/expired/news"
+    assert error.reason == "records that were acknowledged up to here are gone"
+    heads = os.path.join(place.archive.roots.cas, ".casfs", "heads", ".expired.json")
+    with open(heads, "wb") as file:
+        file.write(b"garbage")
+    (error,) = verify(place.archive, threads=1).manifest_errors
+    assert error.journal == ".casfs/expired"
+    assert "cannot be understood" in error.reason
+
+
 def test_a_journal_of_expiries_that_is_damaged_is_a_finding(place: Place) -> None:
     for _ in range(2):
         expire_everything(place.archive)

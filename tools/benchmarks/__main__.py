@@ -4,8 +4,8 @@ Each comparison runs both sides in turns, in one run, on one filesystem, each in
 own; what is told is the ratio of the other's time to that of casfs: above 1, casfs is faster.
 Times of different runs or machines say nothing.
 
-Peers that are missing (Debian packages b3sum, borgbackup, restic) are installed; where that cannot
-be done their rows are skipped and say why.
+Peers that are missing (Debian packages b3sum, bindfs, borgbackup, python3-pyfuse3 for borg mount,
+restic) are installed; where that cannot be done their rows are skipped and say why.
 """
 
 from __future__ import annotations
@@ -20,7 +20,17 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from tools.benchmarks import durable_put, index_lookup, index_rebuild, ingesting, verification
+from tools.benchmarks import (
+    durable_put,
+    index_lookup,
+    index_rebuild,
+    ingesting,
+    mount_backups,
+    mount_listing,
+    mount_reading,
+    small_groups,
+    verification,
+)
 from tools.benchmarks.bench import Bench
 from tools.benchmarks.measuring import BenchError
 from tools.benchmarks.peers import Peers
@@ -44,10 +54,20 @@ SUITES: dict[str, dict[str, Callable[[Bench], Iterator[Row]]]] = {
     "store": {
         "put": durable_put.against_system_calls,
         "put-backups": durable_put.against_backups,
+        "small-groups": small_groups.against_one_object_each,
         "verify": verification.against_hashing,
         "verify-backups": verification.against_backups,
         "rebuild": index_rebuild.against_inserting,
         "lookup": index_lookup.against_a_small_index,
+    },
+    "mount": {
+        "cold": mount_reading.cold,
+        "warm": mount_reading.warm,
+        "recording": mount_reading.recording,
+        "ls": mount_listing.long_listing,
+        "find": mount_listing.finding,
+        "start": mount_listing.starting,
+        "mount-backups": mount_backups.against_backups,
     },
     "ingest": {
         "receive": ingesting.receiving_against_moq_rs,

@@ -15,6 +15,7 @@ from msgspec import Struct
 from casfs.archive import Archive
 from casfs.manifests.chain import JournalReader
 from casfs.manifests.record import GroupRecord, Line
+from casfs.manifests.runs import kept_groups
 from casfs.names import encode_name
 from casfs.objects.local import object_path
 from casfs.timestamps import NANOSECONDS, parse_time
@@ -201,8 +202,8 @@ def _records(directory: str, track: str) -> Iterator[GroupRecord]:
     roots = roots_below(directory)
     journal = os.path.join(roots.manifests, encode_name(BROADCAST), encode_name(track))
     for item in JournalReader(journal):
-        if isinstance(item, Line) and isinstance(item.record, GroupRecord):
-            yield item.record
+        if isinstance(item, Line):
+            yield from (kept.record for kept in kept_groups(item.record))
 
 
 def _age_at_arrival(directory: str, record: GroupRecord) -> int:

@@ -29,7 +29,7 @@ class Row(Struct, frozen=True, kw_only=True):
     subject_runs: tuple[Measurement, ...] = ()
     """One for each round, in order."""
     against_runs: tuple[Measurement, ...] = ()
-    quantity: Literal["seconds", "peak_bytes"] = "seconds"
+    quantity: Literal["seconds", "peak_bytes", "files", "disk_bytes"] = "seconds"
     """What the ratio compares."""
     megabytes: float = 0.0
     """What each run moved, where the figure is to be a rate."""
@@ -154,6 +154,10 @@ def _cells(row: Row) -> tuple[str, ...]:
 def _figure(row: Row, runs: Sequence[Measurement]) -> str:
     if row.quantity == "peak_bytes":
         return _megabytes(runs)
+    if row.quantity == "files":
+        return f"{median(run.files for run in runs):.0f}"
+    if row.quantity == "disk_bytes":
+        return f"{median(run.disk_bytes for run in runs) / 1e6:.2f} MB"
     seconds = median(run.seconds for run in runs)
     if row.megabytes:
         return f"{row.megabytes / seconds:.0f} MB/s"

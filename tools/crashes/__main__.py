@@ -4,6 +4,8 @@
           must be there byte for byte, verify sound, and the writer go on
   kill    SIGKILL at each system call of a commit
   errors  EIO and ENOSPC at each system call of a commit that can fail for the disk's sake
+  upkeep  SIGKILL, and a power cut on ext4 and XFS, at each step of quarantine, expire, collect,
+          deletion and restore
   broken  the power campaign over writers that are broken on purpose: each must be caught
 
 Exit codes: 0 every promise was kept (broken: every writer was caught) · 1 not so, or it could not
@@ -22,6 +24,7 @@ from msgspec import Struct
 
 from casfs.objects.syncing import STRATEGIES, StrategyName
 from tools.crashes.disk import FILESYSTEMS, UnavailableError
+from tools.crashes.keeping import upkeep
 from tools.crashes.power import VARIANTS, broken, power
 from tools.crashes.results import as_json, as_table, say
 from tools.crashes.sabotage import BROKEN
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
     from tools.crashes.results import Row
 
-_ROUNDS = {"power": 20, "kill": 2, "errors": 2, "broken": 60}
+_ROUNDS = {"power": 20, "kill": 2, "errors": 2, "upkeep": 2, "broken": 60}
 
 
 class Arguments(Struct, frozen=True):
@@ -80,15 +83,23 @@ def run(arguments: Arguments) -> Iterator[Row]:
     """Run what was asked for."""
     rounds = arguments.rounds or _ROUNDS[arguments.campaign]
     filesystems = FILESYSTEMS if arguments.filesystem == "both" else (arguments.filesystem,)
-    variants = [one for one in VARIANTS if one.name in (arguments.variant or [one.name])]
+    chosen = [one for one in VARIANTS if one.name in (arguments.variant or ())] or None
     match arguments.campaign:
         case "power":
-            return power(filesystems, rounds, arguments.seed, variants, arguments.sync_strategy)
+            return power(
+                filesystems,
+                rounds,
+                arguments.seed,
+                chosen or VARIANTS,
+                arguments.sync_strategy,
+            )
         case "broken":
             writers = arguments.writer or list(BROKEN)
-            return broken(filesystems, rounds, arguments.seed, writers, variants)
+            return broken(filesystems, rounds, arguments.seed, writers, chosen)
         case "kill":
             return kill(rounds, strategy=arguments.sync_strategy)
+        case "upkeep":
+            return upkeep(filesystems, rounds)
         case _:
             return errors(rounds, strategy=arguments.sync_strategy)
 
@@ -107,7 +118,8 @@ def parse_arguments() -> Arguments:
         metavar="N",
         help="power: cuts of each variant on each filesystem (20); kill, errors: passes over all "
         "system calls of a commit, the first commit of a process and later ones in turn (2); "
-        "broken: the most cuts of each writer (60)",
+        "upkeep: 1 without the cuts that write the journal last (2); broken: the most cuts of each "
+        "writer (60)",
     )
     parser.add_argument(
         "--filesystem", choices=[*FILESYSTEMS, "both"], default="both", help="power, broken (both)"

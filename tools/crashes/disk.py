@@ -14,8 +14,6 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Self
 
-from msgspec import Struct
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -32,13 +30,6 @@ _UNMOUNT_SECONDS = 10.0
 
 class UnavailableError(Exception):
     """This machine cannot do it: a tool is missing, or we are not root."""
-
-
-class Instant(Struct, frozen=True):
-    """A point in time by two clocks, in nanoseconds."""
-
-    monotonic: int
-    utc: int
 
 
 class Disk:
@@ -85,22 +76,14 @@ class Disk:
         if done.returncode != 0:
             raise UnavailableError(f"no image can be mounted here: {done.stderr.strip()}")
 
-    def cut(self, *, journal_first: bool = False) -> Instant:
+    def cut(self, *, journal_first: bool = False) -> int:
         """Cut the power, or (both can happen) just after the journal was written on its own.
 
-        Returns the instant at which it begins: whoever was told of a sync before it was told the
-        truth. A sync that is under way in that instant may return success and have done nothing
-        (where the commit that it waits for was another's, and failed); a real power cut leaves
-        nobody to hear it.
+        Returns when it began (nanoseconds, monotonic). A sync that is under way then may return
+        success and have done nothing. In a power cut nobody is left to hear it; where one disk of
+        two dies, or a filesystem shuts itself down, the writer lives and must not believe it.
         """
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            how = struct.pack("I", _JOURNAL_FIRST if journal_first else _AT_ONCE)
-            instant = Instant(time.monotonic_ns(), time.time_ns())
-            fcntl.ioctl(descriptor, _SHUTDOWN, how)
-        finally:
-            os.close(descriptor)
-        return instant
+        return shut_down(str(self.path), journal_first=journal_first)
 
     def unmount(self) -> None:
         """Unmount it; the loop device goes with the mount. Raises CalledProcessError."""
@@ -119,3 +102,15 @@ class Disk:
         """The part of it that is not used, 0 to 1."""
         status = os.statvfs(self.path)
         return status.f_bavail / status.f_blocks
+
+
+def shut_down(path: str, *, journal_first: bool = False) -> int:
+    """Cut the power of the filesystem that is mounted at ``path``, as `Disk.cut` does."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        how = struct.pack("I", _JOURNAL_FIRST if journal_first else _AT_ONCE)
+        instant = time.monotonic_ns()
+        fcntl.ioctl(descriptor, _SHUTDOWN, how)
+    finally:
+        os.close(descriptor)
+    return instant

@@ -11,15 +11,11 @@ from msgspec import Struct
 from casfs.digest import Digest, digest_of
 from casfs.errors import CasfsError
 from casfs.index.reader import Reader
-from casfs.manifests.chain import JournalReader
-from casfs.manifests.layout import broadcast_directories, journal_places
-from casfs.manifests.record import GroupRecord, Line
-from casfs.timestamps import parse_time
 from casfs.verify import verify
 from tools.crashes.writer import payload
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from casfs.archive import Archive
 
@@ -40,16 +36,10 @@ class Violation(Struct, frozen=True):
     what: str
 
 
-def violations(
-    archive: Archive,
-    kept: Mapping[str, set[int]],
-    misled: Collection[tuple[str, int]] = (),
-) -> list[Violation]:
+def violations(archive: Archive, kept: Mapping[str, set[int]]) -> list[Violation]:
     """Return what is broken in an archive in which those sequences were acknowledged.
 
-    ``kept`` is by broadcast; payloads are those of `tools.crashes.writer.payload`. ``misled`` are
-    broadcast and sequence of groups whose objects may be missing, since the disk lied to their
-    writer.
+    ``kept`` is by broadcast; payloads are those of `tools.crashes.writer.payload`.
     """
     try:
         return [
@@ -57,7 +47,7 @@ def violations(
             *_unfound(archive, kept, by_index=False),
             *_unreadable(archive, kept),
             *_misnamed(archive),
-            *_unsound(archive, misled),
+            *_unsound(archive),
         ]
     except CasfsError as error:
         return [Violation(SOUND, f"the archive cannot be read: {error}")]
@@ -71,21 +61,7 @@ def found_groups(archive: Archive, *, by_index: bool) -> Iterator[tuple[str, int
         for broadcast in reader.broadcasts():
             for track in reader.tracks(broadcast):
                 for row in reader.groups(track, 0, 1 << 62):
-                    yield broadcast.name, row.sequence, row.hash
-
-
-def written_since(archive: Archive, instant: int) -> set[tuple[str, int]]:
-    """Return broadcast and sequence of groups whose records were made then or later (ns UTC)."""
-    root = archive.roots.manifests
-    return {
-        (item.record.broadcast, int(item.record.sequence))
-        for name in broadcast_directories(root)
-        for place in journal_places(root, name)
-        for item in JournalReader(place.directory(root))
-        if isinstance(item, Line)
-        and isinstance(item.record, GroupRecord)
-        and parse_time(item.record.time) >= instant
-    }
+                    yield broadcast.name, row.sequence, row.digest
 
 
 def _unfound(
@@ -144,13 +120,9 @@ def _misnamed(archive: Archive) -> Iterator[Violation]:
         yield Violation(CONTENT, f"{len(wrong)} objects: {_some(wrong)}")
 
 
-def _unsound(archive: Archive, misled: Collection[tuple[str, int]]) -> Iterator[Violation]:
+def _unsound(archive: Archive) -> Iterator[Violation]:
     report = verify(archive, threads=1)
-    missing = [
-        item.hash[:12]
-        for item in report.missing
-        if any((group.broadcast, int(group.sequence)) not in misled for group in item.groups)
-    ]
+    missing = [item.hash[:12] for item in report.missing]
     if missing:
         yield Violation(RECORD, f"{len(missing)} objects are missing: {_some(missing)}")
     errors = [error.reason for error in report.manifest_errors]

@@ -10,6 +10,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from casfs.objects import syscalls
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -64,6 +66,8 @@ def _rename_first() -> Callable[[], None]:
 
     setattr(os, "fsync", sync_later)  # noqa: B010
     setattr(os, "rename", rename_unsynced)  # noqa: B010
+    # Or the data would be there by luck, and nothing to be seen.
+    setattr(syscalls, "start_writing_back", _lie)  # noqa: B010
     return _nothing
 
 
@@ -89,8 +93,17 @@ BROKEN: dict[str, Callable[[], Callable[[], None]]] = {
 """Name -> breaks this process, and returns what it has to do after each acknowledgement.
 
 - no-sync: lies about every sync.
-- rename-first: gives an object its name and only then makes its data durable; all is durable when
-  it acknowledges.
+- rename-first: gives an object its name and only then makes its data durable, nor begins to write
+  it before; all is durable when it acknowledges.
 - no-directory-sync: never makes a name durable.
 - early-acknowledgement: acknowledges a group, and only then syncs its manifest lines.
 """
+
+SHOWN_BY: dict[str, tuple[str, ...]] = {"no-directory-sync": ("two-disks",)}
+"""The variants (`tools.crashes.power.VARIANTS`) that can show what a writer does; else all can.
+
+On one filesystem the sync of a manifest line writes the journal that holds the rename, too.
+"""
+
+AT_RENAME = frozenset({"rename-first"})
+"""Those who are wrong only while an object is on its way, and right again once they acknowledge."""

@@ -3,12 +3,14 @@
 It runs as ``python -m tools.crashes.writer``. Lines on stdout: ``recording``, ``kept INSTANT
 SEQUENCE ...`` for each batch (nanoseconds, monotonic), ``failed MESSAGE``, ``stopped``. It ends
 with the exit code of the error that it could not go on after. With ``--stepwise`` it makes one
-attempt for each line on stdin, at the same batch again after a failure, until stdin ends.
+attempt for each line on stdin, at the same batch again after a failure, until stdin ends. With
+``--cut-at-rename`` it cuts the power of those disks itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from concurrent.futures import Future
@@ -18,17 +20,19 @@ from msgspec import Struct
 
 from casfs.archive import Archive, Group
 from casfs.errors import CasfsError, StorageError
+from casfs.follower import Follower
 from casfs.objects.commit import LocalCommitter
+from casfs.objects.local import OBJECTS
 from casfs.objects.syncing import STRATEGIES, StrategyName
 from casfs.roots import Roots
 from casfs.timestamps import parse_time
+from tools.crashes.disk import shut_down
 from tools.crashes.sabotage import BROKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from casfs.archive import BroadcastWriter
-    from casfs.index.mirror import Mirror
 
 _BATCHES_EACH = 8
 """How often the index is kept in step; it is not what is cut here, and its syncs make it rarer."""
@@ -48,6 +52,8 @@ class Arguments(Struct, frozen=True):
     broken: str | None
     stepwise: bool
     one_thread: bool
+    index: str | None
+    cut_at_rename: list[str]
     sync_strategy: StrategyName
 
 
@@ -84,11 +90,15 @@ def main() -> int:
         # So the nth call of a kind is the same in each run.
         setattr(LocalCommitter, "in_parallel", _one_by_one)  # noqa: B010
         setattr(LocalCommitter, "start", _at_once)  # noqa: B010
+    if arguments.cut_at_rename:
+        _cut_at_rename(arguments.cut_at_rename)
     try:
         archive = Archive(
-            Roots.of(arguments.cas, arguments.manifests), sync_strategy=arguments.sync_strategy
+            Roots.of(arguments.cas, arguments.manifests),
+            index_path=arguments.index,
+            sync_strategy=arguments.sync_strategy,
         )
-        mirror = archive.mirror()
+        mirror = Follower(archive)
         with archive.writer(arguments.broadcast) as writer:
             say("recording")
             record(arguments, writer, mirror, after)
@@ -102,7 +112,7 @@ def main() -> int:
 
 
 def record(
-    arguments: Arguments, writer: BroadcastWriter, mirror: Mirror, after: Callable[[], None]
+    arguments: Arguments, writer: BroadcastWriter, mirror: Follower, after: Callable[[], None]
 ) -> None:
     """Commit one batch after the other; raises StorageError unless stepwise."""
     sequence = arguments.first
@@ -123,6 +133,19 @@ def record(
         sequence += arguments.batch
         if not arguments.stepwise and sequence // arguments.batch % _BATCHES_EACH == 0:
             mirror.step(writer.places)
+
+
+def _cut_at_rename(disks: Sequence[str]) -> None:
+    """Have the power of these disks cut, the journal written last, once an object has its name."""
+    rename = os.rename
+
+    def rename_and_cut(source: str, target: str) -> None:
+        rename(source, target)
+        if OBJECTS in target:
+            for disk in disks:
+                shut_down(disk, journal_first=True)
+
+    setattr(os, "rename", rename_and_cut)  # noqa: B010  a type checker knows what os has
 
 
 def _one_by_one(_: LocalCommitter, work: Callable[[object], None], items: Sequence[object]) -> None:
@@ -152,6 +175,8 @@ def parse_arguments() -> Arguments:
     parser.add_argument("--broken", choices=BROKEN)
     parser.add_argument("--stepwise", action="store_true")
     parser.add_argument("--one-thread", action="store_true")
+    parser.add_argument("--index")
+    parser.add_argument("--cut-at-rename", nargs="*", default=[])
     parser.add_argument("--sync-strategy", choices=STRATEGIES, default="auto")
     return Arguments(**vars(parser.parse_args()))
 

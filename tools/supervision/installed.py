@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 from casfs.archive import Archive
 from casfs.manifests.chain import JournalReader
 from casfs.manifests.layout import BROADCAST_JOURNAL
-from casfs.manifests.record import GroupRecord, Line, Record
+from casfs.manifests.record import GroupRecord, Line, Record, RunRecord
+from casfs.manifests.runs import kept_groups
 from casfs.recorders import is_recorded, read_reports
 from casfs.roots import Roots, create
 
@@ -98,9 +99,18 @@ class Installed:
         """Return every whole group of a track: its sequence and what its object holds."""
         return {
             int(record.sequence): self._payload(record)
-            for record in self.records(GroupRecord, broadcast, track)
+            for record in self.kept(broadcast, track)
             if record.complete
         }
+
+    def kept(self, broadcast: str, track: str) -> list[GroupRecord]:
+        """Return the groups of a track, those of runs as if each had a record of its own."""
+        return [
+            kept.record
+            for kind in (GroupRecord, RunRecord)
+            for record in self.records(kind, broadcast, track)
+            for kept in kept_groups(record)
+        ]
 
     def _payload(self, record: GroupRecord) -> bytes:
         with open(os.path.join(self.roots.cas, record.path), "rb") as file:

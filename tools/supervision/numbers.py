@@ -12,7 +12,6 @@ import msgspec
 import trio
 from msgspec import Struct
 
-from casfs.manifests.record import GroupRecord
 from ingest.directory import ListingLimits
 from ingest.fetching import Fetcher, FetchOptions
 from ingest.supervision import Policy, Supervision
@@ -112,7 +111,7 @@ def _measure_recorder(installed: Installed, numbers: Numbers) -> None:
         began = time.monotonic()
         pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
         with subprocess.Popen([*command, "demo"], stdin=pipe, stdout=quiet, stderr=quiet) as worker:
-            while not installed.records(GroupRecord, "demo", "video0.m4s"):
+            while not installed.kept("demo", "video0.m4s"):
                 if time.monotonic() - began > _PATIENCE:
                     raise TimeoutError("the recorder brought nothing")
                 time.sleep(0.01)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
-from casfs.manifests.record import GroupRecord, LostSessionRecord, StartRecord
+from casfs.manifests.record import LostSessionRecord, StartRecord
 from tools.loopback.directory import Behaviour, StreamDirectory, running_directory
 from tools.loopback.publisher import Publisher, running_publisher
 from tools.loopback.relay import Relay, running_relay
@@ -227,7 +227,7 @@ class Scenario:
             wrong = [number for number, payload in sent.items() if kept.get(number) != payload]
             if wrong:
                 self._amiss(f"{name}: {len(wrong)} groups are missing or wrong: {wrong[:5]}")
-            records = self.installed.records(GroupRecord, name, TRACK)
+            records = self.installed.kept(name, TRACK)
             complete = [record.sequence for record in records if record.complete]
             if len(set(complete)) != len(complete):
                 self._amiss(f"{name}: a group was recorded twice")

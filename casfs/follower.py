@@ -1,0 +1,179 @@
+"""Keeps the index in step from a process of its own, so that no trouble with it ends a recorder.
+
+SQLite maps the shared memory of an index in write-ahead mode from a file beside it. If the disk of
+that file fails, a touch of the mapping is no error that a program could handle but SIGBUS, which
+ends it without a word. So a recorder has a child do it (`casfs.index.mirror.Mirror`), which may die
+and is started again. Nor does the child's work hold up the recorder's interpreter.
+
+The child derives the sample tables of what was committed, too (`casfs.recordings.sampling`): they
+lie in a file of SQLite like the index. It answers first, so that the index does not wait for them.
+
+Parent and child speak in lines of JSON over the child's stdin and stdout; it ends with its stdin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from casfs.archive import Archive
+from casfs.errors import CasfsError
+from casfs.manifests.layout import JournalPlace
+from casfs.recordings import CommittedPayload, CommittedPayloads, Sampler
+from casfs.roots import Roots
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from casfs.archive import Committed
+    from casfs.index.mirror import Mirror
+
+_LOG = logging.getLogger(__name__)
+_NICE = 5
+
+
+class _Request(Struct, frozen=True):
+    places: list[JournalPlace] | None
+    """None: all."""
+    payloads: list[CommittedPayload] = []
+    """What sample tables are to be derived of."""
+
+
+class _Answer(Struct, frozen=True):
+    applied: int
+    trouble: str
+
+
+class Follower:
+    """A `casfs.index.mirror.Mirror` in a child process; use it from one thread at a time.
+
+    The child begins with the first step. If it dies, that is trouble like any other: the next step
+    begins a new one.
+    """
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._child: subprocess.Popen[bytes] | None = None
+        self._payloads = CommittedPayloads()
+        self.trouble = ""
+        """Why the index is behind; empty while all is well."""
+
+    def note(self, committed: Sequence[Committed]) -> None:
+        """Have sample tables derived of what was committed, behind the next step.
+
+        Any thread may call it; it does nothing that could take long.
+        """
+        self._payloads.note(committed)
+
+    def step(self, places: Iterable[JournalPlace] | None) -> int:
+        """Apply what these journals (None: all) have beyond the index; return how many lines.
+
+        Never raises.
+        """
+        request = _Request(None if places is None else list(places), self._payloads.take())
+        try:
+            answer = self._ask(request)
+        except OSError as error:
+            self.close()
+            answer = _Answer(0, f"no process to keep it can be started: {error.strerror}")
+        except (EOFError, msgspec.DecodeError):
+            answer = _Answer(0, f"the process that keeps it {self._end()}")
+        if answer.trouble and answer.trouble != self.trouble:
+            _LOG.warning("the index lags behind the manifests: %s", answer.trouble)
+        elif self.trouble and not answer.trouble:
+            _LOG.info("the index has caught up again")
+        self.trouble = answer.trouble
+        return answer.applied
+
+    def close(self) -> None:
+        """End the child; the next step begins a new one."""
+        if self._child is not None:
+            self._end()
+
+    def _ask(self, request: _Request) -> _Answer:
+        if self._child is None:
+            self._child = _start(self._archive)
+        child = self._child
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            child.stdin.write(msgspec.json.encode(request) + b"\n")
+            child.stdin.flush()
+        except BrokenPipeError:
+            raise EOFError from None
+        line = child.stdout.readline()
+        if not line.endswith(b"\n"):
+            raise EOFError
+        return msgspec.json.decode(line, type=_Answer)
+
+    def _end(self) -> str:
+        """Wait for the child's end and say how it ended."""
+        child, self._child = self._child, None
+        if child is None:
+            return "is gone"
+        with child:
+            assert child.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                child.stdin.close()
+        if child.returncode < 0:
+            return f"was ended by {signal.Signals(-child.returncode).name}"
+        return f"ended with {child.returncode}"
+
+
+def _start(archive: Archive) -> subprocess.Popen[bytes]:
+    # The modules are found where we found them, however that came about.
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-P", "-m", "casfs.follower"),
+            *(archive.roots.cas, archive.roots.manifests, archive.index_path),
+        ],
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        process_group=0,
+    )
+
+
+def main(cas: str, manifests: str, index_path: str) -> int:
+    """Be the child: one answer for each line on stdin, until it ends."""
+    # Who is asked to stop is the recorder: it still has its last lines applied.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    # Commits come first, readers do without.
+    os.nice(_NICE)
+    # The parent says what is wrong, from the answers.
+    logging.disable(logging.WARNING)
+    archive: Archive | None = None
+    mirror: Mirror | None = None
+    sampler: Sampler | None = None
+    for line in sys.stdin.buffer:
+        request = msgspec.json.decode(line, type=_Request)
+        try:
+            archive = archive or Archive(Roots(cas, manifests), index_path=index_path)
+            mirror = mirror or archive.mirror()
+            answer = _Answer(mirror.step(request.places), mirror.trouble)
+        except CasfsError as error:
+            answer = _Answer(0, error.message)
+        sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+        sys.stdout.buffer.flush()
+        if request.payloads and archive is not None:
+            sampler = sampler or Sampler(archive)
+            sampler.derive(request.payloads)
+    if sampler is not None:
+        sampler.close()
+    if mirror is not None:
+        mirror.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""tools/stress: everything upon one archive at once, for as long as wanted."""
