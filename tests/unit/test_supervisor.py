@@ -24,6 +24,7 @@ from casfs.recorders import (
     write_report,
 )
 from ingest import timesync
+from ingest.credentials import Credentials
 from ingest.directory import Listed, Listing
 from ingest.metrics import Metrics
 from ingest.plan import loopback_address, plan_of
@@ -33,7 +34,7 @@ from ingest.supervision import Phase, Room
 from ingest.supervisor import Supervisor
 from ingest.timesync import wait_for_clock
 from ingest.watching import Watch
-from ingest.worker import WorkerOptions, worker_environment
+from ingest.worker import TrustedRelays, WorkerOptions, credentials_for, worker_environment
 from tests.fakes.hours import LONG_AGO, hour_group, record_hours
 from tests.fakes.reports import report
 from tests.fakes.store import make_archive
@@ -309,3 +310,24 @@ def test_a_worker_gets_its_url_unseen_and_nothing_of_the_supervisors_own() -> No
         "CASFS_SYNC_STRATEGY": "auto",
         "CASFS_CONFIG": os.devnull,
     }
+
+
+def test_a_token_goes_to_relays_that_a_person_named_and_to_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CASFS_TOKEN", "s3cret")
+    named, hosted = "https://named.example/anon", "https://a.ours.example:4443/"
+    options = WorkerOptions(
+        "/cas",
+        "/manifests",
+        token_file="relay-token",
+        trusted=TrustedRelays(("https://named.example:443",), ("*.ours.example",)),
+    )
+    for relay in (named, hosted):
+        assert credentials_for(options, relay).token_file == "relay-token"
+        assert worker_environment(os.environ, options, relay)["CASFS_TOKEN"] == "s3cret"
+    listed = ("https://listed.example/", "http://named.example/anon", "https://named.example:444/")
+    for relay in listed:
+        assert credentials_for(options, relay) == Credentials()
+        assert "CASFS_TOKEN" not in worker_environment(os.environ, options, relay)
+    assert credentials_for(options, f"{named}?jwt=its-own") == Credentials()
