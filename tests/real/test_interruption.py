@@ -29,6 +29,9 @@ VIDEO = "video0.m4s"
 AUDIO = "audio0.m4s"
 
 
+either_protocol = pytest.mark.parametrize("protocol", ["moq-lite-05", "moqt-18"])
+
+
 def gaps(installation: Installation, track: str) -> list[tuple[str | None, str | None]]:
     return [(gap.first, gap.last) for gap in installation.records(GapRecord, TV, track)]
 
@@ -157,10 +160,13 @@ def test_a_relay_that_comes_back_is_found_again_and_what_was_missed_is_a_gap(
     installation.verify_is_sound()
 
 
+@either_protocol
 def test_a_publisher_that_begins_again_with_other_bytes_opens_one_epoch(
-    installation: Installation, relay: Relay
+    protocol: str, installation: Installation, relay: Relay
 ) -> None:
-    with installation.recording(relay, TV, "--track", VIDEO, "--track", AUDIO) as recorder:
+    with installation.recording(
+        relay, TV, "--protocol", protocol, "--track", VIDEO, "--track", AUDIO
+    ) as recorder:
         stations = []
         for run in (b"first", b"second"):
             with running_publisher(relay.url, relay.fingerprint) as publisher:
@@ -183,11 +189,12 @@ def test_a_publisher_that_begins_again_with_other_bytes_opens_one_epoch(
     installation.verify_is_sound()
 
 
+@either_protocol
 def test_a_publisher_that_begins_again_with_the_same_bytes_adds_nothing(
-    installation: Installation, relay: Relay
+    protocol: str, installation: Installation, relay: Relay
 ) -> None:
     sent: dict[int, bytes] = {}
-    with installation.recording(relay, TV, "--track", VIDEO) as recorder:
+    with installation.recording(relay, TV, "--protocol", protocol, "--track", VIDEO) as recorder:
         for length in (5, 7):
             with running_publisher(relay.url, relay.fingerprint) as publisher:
                 station = Station(publisher, TV, VIDEO)
@@ -202,11 +209,12 @@ def test_a_publisher_that_begins_again_with_the_same_bytes_adds_nothing(
     assert_holds(installation, VIDEO, sent)
 
 
+@either_protocol
 def test_groups_out_of_order_and_skipped_ones_are_kept_as_they_come_and_are_no_loss(
-    installation: Installation, relay: Relay, publisher: Publisher
+    protocol: str, installation: Installation, relay: Relay, publisher: Publisher
 ) -> None:
     station = Station(publisher, TV, VIDEO)
-    with installation.recording(relay, TV, "--track", VIDEO) as recorder:
+    with installation.recording(relay, TV, "--protocol", protocol, "--track", VIDEO) as recorder:
         for count, number in enumerate((10, 5, 20, 7, 6, 1000), start=1):
             station.send(VIDEO, b"group %d" % number, sequence=number)
             installation.wait_for(TV, VIDEO, count)
@@ -221,11 +229,12 @@ def test_groups_out_of_order_and_skipped_ones_are_kept_as_they_come_and_are_no_l
     assert installation.records(EpochRecord, TV) == []
 
 
+@either_protocol
 def test_an_aborted_group_is_kept_as_far_as_it_came(
-    installation: Installation, relay: Relay, publisher: Publisher
+    protocol: str, installation: Installation, relay: Relay, publisher: Publisher
 ) -> None:
     station = Station(publisher, TV, VIDEO)
-    with installation.recording(relay, TV, "--track", VIDEO) as recorder:
+    with installation.recording(relay, TV, "--protocol", protocol, "--track", VIDEO) as recorder:
         station.send(VIDEO, b"whole")
         installation.wait_for(TV, VIDEO, 1)
         number = publisher.open_group(TV, VIDEO, [b"begun", b"continued"])
