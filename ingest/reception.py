@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from casfs.errors import ConnectionLostError, RelayError
 from casfs.manifests.record import INIT_TRACKS
+from casfs.media.catalog_names import HANG_CATALOG
 from casfs.timestamps import NANOSECONDS
 from ingest.keeper import Delivery
 from ingest.moq.events import (
@@ -316,9 +317,15 @@ class Reception:
     # Tracks
 
     def _read_catalog(self, catalog: str, group: GroupReceived) -> None:
-        for track in self._recording.choice.take(catalog, group.sequence, group.frames):
-            self._recording.begin(track)
+        new = self._recording.choice.take(catalog, group.sequence, group.frames)
+        if new:
+            self._add(new)
             self._recording.gaps.expect_all()
+
+    def _add(self, tracks: Sequence[str]) -> None:
+        """Record these tracks as well."""
+        for track in tracks:
+            self._recording.begin(track)
             if self.leaving is None:
                 with contextlib.suppress(RelayError):  # the session is over: the next one asks
                     self._subscribe(track)
@@ -368,6 +375,8 @@ class Reception:
                 self._retries[track] = now + _DUPLICATE
                 return
             self._recording.gaps.refused(track)
+            if track == HANG_CATALOG:
+                self._add(self._recording.choice.other_catalogs())
         if not others:
             self._state.track(track).status = status
             self._retries[track] = now + self._timers.resubscribe
@@ -424,6 +433,9 @@ class Reception:
                     self._subscribe(track)
                 else:
                     del self._retries[track]
+        silent = self._subscriptions and now - self._asked > 2 * self._timers.no_announcement
+        if silent and not self._recording.choice.has_catalog:
+            self._add(self._recording.choice.other_catalogs())
         if self._announce_at is not None and now >= self._announce_at:
             self._announce_at = None
             self._session.announce(self._options.broadcast)

@@ -1,9 +1,9 @@
 """Which tracks of a broadcast to record. Pure.
 
-Those that the user names. Else the default ones and the catalogs from the start, since what a relay
-does not have it refuses at no cost, and every track that a catalog names, as soon as it does. What
-was chosen once stays chosen: a track that a catalog names no more may still come, and one that it
-names again need not be found again.
+Those that the user names. Else the default ones from the start, since what a relay does not have it
+refuses at no cost; the other kinds of catalog, where the usual one does not come; and every track
+that a catalog names, as soon as it does. What was chosen once stays chosen: a track that a catalog
+names no more may still come.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DEFAULT_TRACKS: Final = ("catalog.json", "init.mp4", "video0.m4s", "audio0.m4s")
-"""What is asked for without being named, with the other kinds of catalog."""
+"""What is asked for without being named."""
 
 MAX_TRACKS: Final = 512
 """So many are recorded of a broadcast at most, however many its catalogs come to name."""
-
-_ASKED_FIRST: Final = tuple(dict.fromkeys((*DEFAULT_TRACKS, *CATALOG_TRACKS)))
 
 
 class TrackChoice:
@@ -42,10 +40,11 @@ class TrackChoice:
         self._named = bool(named)
         self._include = _any_of(include)
         self._exclude = _any_of(exclude)
-        self._tracks = dict.fromkeys(named or filter(self._takes, _ASKED_FIRST))
+        self._tracks = dict.fromkeys(named or filter(self._takes, DEFAULT_TRACKS))
         self._latest: dict[str, int] = {}
         self._wanted: set[str] = set(named)
         self._turned_away = 0
+        self._has_catalog = False
 
     @property
     def tracks(self) -> tuple[str, ...]:
@@ -56,6 +55,19 @@ class TrackChoice:
     def turned_away(self) -> int:
         """How many names came beyond `MAX_TRACKS`."""
         return self._turned_away
+
+    @property
+    def has_catalog(self) -> bool:
+        """Whether any catalog has come."""
+        return self._has_catalog
+
+    def other_catalogs(self) -> tuple[str, ...]:
+        """Take that the usual catalog does not come; return the other kinds that are new by it."""
+        if self._named:
+            return ()
+        new = [name for name in CATALOG_TRACKS if name not in self._tracks and self._takes(name)]
+        self._tracks |= dict.fromkeys(new)
+        return tuple(new)
 
     def reads(self, track: str) -> bool:
         """Say whether the groups of a track choose others."""
@@ -73,6 +85,7 @@ class TrackChoice:
         if not self.reads(catalog) or sequence < self._latest.get(catalog, 0):
             return ()
         self._latest[catalog] = sequence
+        self._has_catalog = True
         new = []
         for name in named_tracks(catalog, frames):
             if not self._takes(name):

@@ -629,21 +629,21 @@ async def test_tracks_are_added_as_the_catalog_names_them_also_while_it_is_open(
 ) -> None:
     relay = FakeRelay()
     async with recording(archive, relay, choose=True) as studio:
-        session = await on_air(relay, 6)
+        session = await on_air(relay, 4)
         session.open.append(group(session, 0, named("0.avc3"), track=CATALOG, complete=False))
-        await session.subscriptions(7)
+        await session.subscriptions(5)
         assert session.asked[-1].track == "0.avc3"
         session.tell(group(session, 5, track="0.avc3"))
         await studio.recorded(5, track="0.avc3")
         session.open[0] = replace(
             session.open[0], frames=(named("0.avc3"), named("1.aac", kind="audio"))
         )
-        await session.subscriptions(8)
+        await session.subscriptions(6)
         session.tell(group(session, 0, named("0.avc3"), track=CATALOG))
         await studio.recorded(0, track=CATALOG)
         # Another session asks for all of them from the start.
         session.lose(LOST)
-        asked = (await (await on_air(relay, 8)).subscriptions(8))[-8:]
+        asked = (await (await on_air(relay, 6)).subscriptions(6))[-6:]
         assert {item.track for item in asked} >= {CATALOG, "0.avc3", "1.aac"}
 
 
@@ -652,12 +652,30 @@ async def test_defaults_that_were_refused_are_left_alone_once_a_catalog_names_tr
 ) -> None:
     relay = FakeRelay()
     async with recording(archive, relay, choose=True) as studio:
-        session = await on_air(relay, 6)
+        session = await on_air(relay, 4)
         session.tell(TrackRefused(session.number(VIDEO), 51))
         session.tell(group(session, 0, named("0.avc3"), track=CATALOG))
         await studio.recorded(0, track=CATALOG)
         await trio.sleep(25)
-        assert [item.track for item in session.asked[6:]] == ["0.avc3"]
+        assert [item.track for item in session.asked[4:]] == ["0.avc3"]
+
+
+async def test_other_catalogs_are_asked_for_where_the_usual_one_is_refused_or_silent(
+    autojump_clock: MockClock, archive: Archive
+) -> None:
+    for refuses in (True, False):
+        relay = FakeRelay()
+        async with recording(archive, relay, choose=True) as studio:
+            session = await on_air(relay, 4)
+            if refuses:
+                session.tell(TrackRefused(session.number(CATALOG), 51))
+            await session.subscriptions(6)
+            assert {item.track for item in session.asked[4:6]} == {"catalog", ".catalog"}
+            track = {"name": f"1.m4s{refuses}", "initTrack": "0.mp4"}
+            catalog = msgspec.json.encode({"tracks": [track]})
+            session.tell(group(session, 0, catalog, track=".catalog"))
+            await until(lambda: {"0.mp4", track["name"]} <= {a.track for a in session.asked})  # noqa: B023
+            assert studio.state.track(".catalog").status == "subscribed"
 
 
 # Asking once more

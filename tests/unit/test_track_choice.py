@@ -107,8 +107,13 @@ def test_what_the_user_names_is_all() -> None:
     assert choice.worth_asking_again("a")
 
 
-def test_the_default_tracks_and_every_catalog_are_asked_for_first() -> None:
-    assert set(TrackChoice().tracks) == {*DEFAULT_TRACKS, *CATALOG_TRACKS}
+def test_the_default_tracks_are_asked_for_first_and_other_catalogs_where_that_one_fails() -> None:
+    choice = TrackChoice()
+    assert set(choice.tracks) == set(DEFAULT_TRACKS)
+    assert choice.other_catalogs() == (MSF, CLOUDFLARE)
+    assert choice.other_catalogs() == ()
+    assert set(choice.tracks) == {*DEFAULT_TRACKS, MSF, CLOUDFLARE}
+    assert TrackChoice(("a",)).other_catalogs() == ()
 
 
 def test_tracks_are_added_as_they_are_named_and_stay() -> None:
@@ -134,7 +139,8 @@ def test_a_default_track_that_was_refused_is_given_up_once_a_catalog_names_other
 
 def test_globs_choose_among_what_is_found_and_excluding_wins() -> None:
     choice = TrackChoice(include=("video*", "0.*"), exclude=("*.aac", "catalog"))
-    assert choice.tracks == ("catalog.json", "init.mp4", "video0.m4s", ".catalog")
+    assert choice.tracks == ("catalog.json", "init.mp4", "video0.m4s")
+    assert choice.other_catalogs() == (CLOUDFLARE,)
     assert choice.take(HANG, 0, [hang("0.avc3", "0.aac", "1.avc3")]) == ("0.avc3",)
 
 
