@@ -9,7 +9,8 @@ import click
 import trio
 
 from casfs.cli.options import RootFlags, pass_roots
-from casfs.mount import ArchiveView, MountOptions, serve
+from casfs.mount import ArchiveView, MountOptions, is_hidden, serve
+from casfs.systemd import notify
 
 
 @click.command("mount")
@@ -40,3 +41,11 @@ def mount_command(
 
 def _announce(path: str) -> None:
     print(f"casfs: mounted at {path}; end with Ctrl-C or umount", file=sys.stderr, flush=True)
+    if is_hidden(path):
+        print(
+            f"casfs: warning: {path} is mounted in a namespace of its own, where hardly anyone sees"
+            " it; a service that mounts may set neither ProtectSystem= nor PrivateTmp= or the like",
+            file=sys.stderr,
+            flush=True,
+        )
+    notify("READY=1", f"STATUS=mounted at {path}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from casfs.mount.mountpoint import is_hidden
 from casfs.mount.service import MountOptions, serve
 from casfs.mount.views import ArchiveView
 
-__all__ = ["ArchiveView", "MountOptions", "serve"]
+__all__ = ["ArchiveView", "MountOptions", "is_hidden", "serve"]

@@ -26,6 +26,7 @@ FUSE_DEVICE = "/dev/fuse"
 
 _FUSE_CONFIGURATION = "/etc/fuse.conf"
 _MOUNTINFO = "/proc/self/mountinfo"
+_FIRST_MOUNTINFO = "/proc/1/mountinfo"
 _MOST_STALE_MOUNTS = 16
 _UNMOUNT_SECONDS = 20.0
 _ESCAPE = re.compile(r"\\([0-7]{3})")
@@ -92,6 +93,20 @@ def mounts_at(path: str) -> list[Mount]:
     """Return what is mounted at exactly this real path, in order: the last one is on top."""
     with open(_MOUNTINFO, encoding="utf-8", errors="surrogateescape") as lines:
         return [mount for mount in map(parse_mountinfo_line, lines) if mount.path == path]
+
+
+def is_hidden(path: str) -> bool:
+    """Say whether our mount at this real path is in a mount namespace of its own (proc(5)).
+
+    That is what most of a service manager's protections bring about; then only this process and
+    its children see it. False where the namespace of process 1 cannot be looked into.
+    """
+    try:
+        with open(_FIRST_MOUNTINFO, encoding="utf-8", errors="surrogateescape") as lines:
+            seen = [parse_mountinfo_line(line) for line in lines]
+    except OSError:
+        return False
+    return bool(seen) and Mount(path, FILESYSTEM_TYPE) not in seen
 
 
 def parse_mountinfo_line(line: str) -> Mount:

@@ -38,6 +38,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "objects": _GROUND,
     "manifests": _GROUND,
     "roots": _GROUND | {"objects"},
+    "first_run": _GROUND | {"roots"},
     "config": _GROUND | {"roots", "quantities"},
     "heads": _GROUND | {"roots", "manifests"},
     "admission": _GROUND | {"roots", "manifests", "heads"},
@@ -56,7 +57,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "cli": _ARCHIVE
     | {"config", "verify", "show", "export", "adopt", "mount"}
     | {"retention", "expire", "collect", "systemd", "quantities", "recorders", "filesystems"}
-    | {"outlook"},
+    | {"outlook", "first_run"},
     "__main__": frozenset({"cli"}),
 }
 

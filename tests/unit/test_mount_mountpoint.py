@@ -13,6 +13,7 @@ from casfs.mount import mountpoint
 from casfs.mount.mountpoint import (
     Mount,
     check_fuse,
+    is_hidden,
     mounts_at,
     parse_mountinfo_line,
     prepare_mountpoint,
@@ -47,6 +48,20 @@ def prepare(path: Path, *, allow_nonempty: bool = False) -> str:
 )
 def test_a_line_of_mountinfo_names_path_and_type(line: str, mount: Mount) -> None:
     assert parse_mountinfo_line(line) == mount
+
+
+def test_a_mount_that_process_1_does_not_see_is_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = tmp_path / "mountinfo"
+    monkeypatch.setattr(mountpoint, "_FIRST_MOUNTINFO", str(seen))
+    assert not is_hidden("/mnt/tv"), "nobody can say"
+    seen.write_text(
+        "36 35 98:0 / / rw - ext4 /dev/root rw\n40 35 0:39 / /mnt/tv ro - fuse.casfs casfs ro\n"
+    )
+    assert not is_hidden("/mnt/tv")
+    assert is_hidden("/mnt/other")
+    assert is_hidden("/"), "another filesystem is mounted there"
 
 
 def test_the_root_directory_is_a_mount() -> None:
