@@ -11,19 +11,19 @@ start finds the archive and remembers it.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
 from casfs.durable import replace_file, sync_directory
-from casfs.errors import (
-    AlreadyInitialisedError,
-    ForeignRootError,
-    NotInitialisedError,
-    storage_error,
-)
+from casfs.errors import ForeignRootError, NotInitialisedError, storage_error
 from casfs.roots import Roots, create, recognise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MEMORY = "archive.json"
 """The file in the state directory."""
@@ -42,10 +42,11 @@ class _Memory(Struct, frozen=True):
     store: str
 
 
-def begin(roots: Roots, directory: str) -> Begun:
+def begin(roots: Roots, directory: str, check: Callable[[], None] = lambda: None) -> Begun:
     """Return the archive in these roots; make it if no archive was ever kept by this machine.
 
-    ``directory`` is where that is remembered; it is made if it is missing. Raises
+    ``directory`` is where that is remembered; it is made if it is missing. ``check`` is called
+    before an archive is made and may raise. Raises
     NotInitialisedError if the roots are empty and should not be; AlreadyInitialisedError if one of
     them is; ForeignRootError if they hold another archive than the one that is remembered, or the
     memory cannot be read; what `create` and `recognise` raise; StorageError.
@@ -54,19 +55,16 @@ def begin(roots: Roots, directory: str) -> Begun:
     known = _remembered(path)
     if known is not None:
         return Begun(_recognise(roots, known, path), created=False)
-    begun = _create_or_adopt(roots)
+    begun = _adopt_or_create(roots, check)
     _remember(path, begun.store)
     return begun
 
 
-def _create_or_adopt(roots: Roots) -> Begun:
-    try:
-        return Begun(create(roots).store, created=True)
-    except AlreadyInitialisedError as error:
-        try:
-            return Begun(recognise(roots).store, created=False)
-        except NotInitialisedError:
-            raise error from None  # in one root alone: it says which disk is missing
+def _adopt_or_create(roots: Roots, check: Callable[[], None]) -> Begun:
+    with contextlib.suppress(NotInitialisedError):
+        return Begun(recognise(roots).store, created=False)
+    check()
+    return Begun(create(roots).store, created=True)
 
 
 def _recognise(roots: Roots, known: str, path: str) -> str:

@@ -60,11 +60,15 @@ def init_command(
     roots = flags.settings().roots()
     if state_dir is not None and not first_run:
         raise UsageError("--state-dir is for --first-run alone")
-    for root in (roots.cas, roots.manifests):
-        _check_filesystem(root, allowed=on_network_filesystem)
+
+    def check() -> None:
+        for root in (roots.cas, roots.manifests):
+            _check_filesystem(root, allowed=on_network_filesystem)
+
     if first_run:
-        begun = begin(roots, state_dir or default_directory(os.environ))
+        begun = begin(roots, state_dir or default_directory(os.environ), check)
     else:
+        check()
         begun = Begun(create(roots).store, created=True)
     if as_json:
         print_json(

@@ -13,6 +13,7 @@ from casfs.cli.program import run
 from casfs.errors import (
     AlreadyInitialisedError,
     CasfsError,
+    ConfigError,
     ForeignRootError,
     NotInitialisedError,
     StorageError,
@@ -98,6 +99,19 @@ def test_half_of_an_archive_is_refused_and_not_remembered(
     with pytest.raises(AlreadyInitialisedError, match="mount the disk"):
         begin(roots, state)
     assert not os.path.exists(state)
+
+
+def test_what_is_checked_before_an_archive_is_made_is_not_asked_of_one_that_is_there(
+    roots: Roots, state: str
+) -> None:
+    def refuse() -> None:
+        raise ConfigError("not on this filesystem")
+
+    with pytest.raises(ConfigError):
+        begin(roots, state, refuse)
+    assert not os.path.exists(roots.cas)
+    made = create(roots).store
+    assert begin(roots, state, refuse).store == made
 
 
 def test_an_archive_may_move_to_other_paths(roots: Roots, state: str, tmp_path: Path) -> None:
