@@ -396,7 +396,8 @@ in
             "adjtimex clock_adjtime"
           ];
         } // optionalAttrs (elsewhere != [ ]) {
-          ReadWritePaths = elsewhere;
+          # "-": at the very first start they are made only now.
+          ReadWritePaths = map (root: "-${root}") elsewhere;
         } // optionalAttrs (cfg.archive.environmentFile != null) {
           EnvironmentFile = cfg.archive.environmentFile;
         } // optionalAttrs (cfg.archive.credentials != { }) {
