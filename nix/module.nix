@@ -382,7 +382,9 @@ in
           Restart = "always";
           RestartSec = 5;
           WatchdogSec = 60;
-          KillMode = "mixed";
+          # Not "mixed": should the supervisor be killed, its recorders would be, too; so they end in
+          # good order.
+          KillMode = "control-group";
           TimeoutStopSec = 90;
           OOMPolicy = "continue";
           StateDirectory = "casfs-state" + lib.optionalString (elsewhere != roots) " casfs";
@@ -425,7 +427,7 @@ in
           # One of its own: the archive's would let it write there.
           StateDirectory = "casfs-verify";
           StateDirectoryMode = "0755";
-          ReadOnlyPaths = roots;
+          ReadOnlyPaths = map (root: "-${root}") roots;
           ProtectClock = true;
           PrivateNetwork = true;
           IPAddressDeny = "any";

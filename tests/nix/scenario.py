@@ -5,10 +5,12 @@ Facts are written down as they come; tests.nix.test_systemd says which they must
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
+import sys
 import time
 import traceback
 from typing import TYPE_CHECKING
@@ -76,7 +78,7 @@ def step(name: str, do: Callable[[], object]) -> None:
     """Note what a step found, and how long it took."""
     began = time.monotonic()
     facts[name] = do()
-    print(f"{name}: {time.monotonic() - began:.2f} s", flush=True)
+    print(f"{name}: {time.monotonic() - began:.2f} s", file=sys.stderr, flush=True)
 
 
 def prepare() -> None:
@@ -89,6 +91,8 @@ def prepare() -> None:
         file.write("secret\n")
     os.chmod("/etc/casfs/token", 0o600)
     os.makedirs(POOL)
+    for unit in (ARCHIVE, MOUNT):
+        drop_in(unit, "restart", "[Service]\nRestartSec=100ms\n")
     must("systemctl", "--quiet", "enable", ARCHIVE, MOUNT, "casfs-verify.timer")
 
 
@@ -109,7 +113,15 @@ def start_with_the_disk() -> dict[str, object]:
 def look_at_the_sandbox() -> dict[str, str]:
     """Try, as root in the service's own view of the files, to write in several places."""
     outcomes = {}
-    for place in ("/etc", "/usr", "/opt/casfs", "/var/lib", POOL, f"{POOL}/cas", f"{POOL}/manifests"):
+    for place in (
+        "/etc",
+        "/usr",
+        "/opt/casfs",
+        "/var/lib",
+        POOL,
+        f"{POOL}/cas",
+        f"{POOL}/manifests",
+    ):
         probe = f"{place}/probe"
         code, said = run("nsenter", "-t", main_pid(ARCHIVE), "-m", "touch", probe)
         outcomes[place] = "written" if code == 0 else said.rpartition(": ")[2].strip()
@@ -154,7 +166,7 @@ def verify_read_only() -> dict[str, object]:
     """Run what the timer runs, with an attempt to write before it."""
     probes = [f"{POOL}/cas/probe", f"{POOL}/manifests/probe", "/var/lib/probe"]
     tries = "".join(f"ExecStartPre=-/usr/bin/touch {probe}\n" for probe in probes)
-    drop_in(VERIFY, f"[Service]\n{tries}")
+    drop_in(VERIFY, "probes", f"[Service]\n{tries}")
     must("systemctl", "start", "casfs-verify.timer")
     code, _ = run("systemctl", "start", VERIFY)
     with open("/var/lib/casfs-verify/report.json", encoding="utf-8") as file:
@@ -170,7 +182,7 @@ def verify_read_only() -> dict[str, object]:
 
 
 def show_the_mount() -> dict[str, object]:
-    """It was started by the disk, too. Look at it from outside, also as another user."""
+    """Look at what the disk started, too, from outside and also as another user."""
     wait_for("the mount is active", lambda: state(MOUNT) == "active")
     before = main_pid(MOUNT)
     first = mounted()
@@ -187,7 +199,7 @@ def mounted() -> list[str]:
 
 
 def stop_everything() -> dict[str, object]:
-    results = {}
+    results: dict[str, object] = {}
     for unit in (MOUNT, ARCHIVE):
         code, _ = run("systemctl", "stop", unit)
         results[unit] = {"code": code, **show(unit, "ActiveState", "Result", "ExecMainStatus")}
@@ -210,17 +222,18 @@ def stop_everything() -> dict[str, object]:
 
 def find_what_is_owned() -> list[str]:
     """Return what belongs to the service's user outside of the disk."""
-    found = must("find", "/", "-xdev", "/run", "-xdev", "-user", "casfs").split()
-    return sorted({path for path in found if not path.startswith(("/proc/", "/sys/"))})
+    places = ("/etc", "/opt", "/run", "/srv", "/usr/local", "/var")
+    return sorted(must("find", *places, "-xdev", "-user", "casfs", "-print", "-prune").split())
 
 
 def refuse_the_unmounted_disk_without_assertion() -> dict[str, object]:
     """Two empty roots, and nothing but the memory of an archive says that they should not be."""
     must("umount", POOL)
-    drop_in(ARCHIVE, "[Unit]\nAssertPathIsMountPoint=\n[Service]\nRestart=no\n")
+    drop_in(ARCHIVE, "no-assertion", "[Unit]\nAssertPathIsMountPoint=\n[Service]\nRestart=no\n")
     code, _ = run("systemctl", "start", ARCHIVE)
     empty = [os.listdir(f"{POOL}/{root}") for root in ("cas", "manifests")]
-    why = run("journalctl", "-u", ARCHIVE, "-n", "20", "--no-pager", "-o", "cat")[1]
+    said = run("journalctl", "-u", ARCHIVE, "-n", "20", "--no-pager", "-o", "cat")[1]
+    why = [line for line in said.splitlines() if line.startswith("casfs: error:")]
     return {"code": code, **show(ARCHIVE, "ActiveState"), "empty": empty, "why": why}
 
 
@@ -261,11 +274,14 @@ def status_text() -> str:
 
 def processes(unit: str) -> set[str]:
     """Return the ids of all processes of a unit."""
-    group = show(unit, "ControlGroup")["ControlGroup"]
     found = set()
-    for path, _, _ in os.walk(f"/sys/fs/cgroup{group}"):
-        with open(f"{path}/cgroup.procs", encoding="utf-8") as file:
-            found |= set(file.read().split())
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        with (
+            contextlib.suppress(OSError),
+            open(f"/proc/{process}/cgroup", encoding="utf-8") as file,
+        ):
+            if f"/{unit}\n" in file.read():
+                found.add(process)
     return found
 
 
@@ -277,10 +293,10 @@ def recorded() -> bytes:
     return result.stdout
 
 
-def drop_in(unit: str, text: str) -> None:
+def drop_in(unit: str, name: str, text: str) -> None:
     directory = f"/run/systemd/system/{unit}.d"
     os.makedirs(directory, exist_ok=True)
-    with open(f"{directory}/test.conf", "w", encoding="utf-8") as file:
+    with open(f"{directory}/{name}.conf", "w", encoding="utf-8") as file:
         file.write(text)
     must("systemctl", "daemon-reload")
 

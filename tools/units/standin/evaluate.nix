@@ -1,12 +1,14 @@
 # What nix/module.nix makes of a configuration, with the stand-ins for nixpkgs and NixOS here.
-# `configuration`: a NixOS module; `prefix`: where the programs are.
-{ configuration ? { }, casfs ? "/opt/casfs/.venv", prefix ? "/usr" }:
+# `configuration`: a NixOS module; `module`: the one that declares services.casfs; `casfs`, `prefix`:
+# where the programs are.
+{ configuration ? { }, module ? ../../../nix/module.nix, casfs ? "/opt/casfs/.venv", prefix ? "/usr" }:
 let
   lib = import ./lib.nix;
   inherit (lib) mkOption types;
 
   program = name: path: { inherit name; outPath = path; meta.mainProgram = name; };
   pkgs = {
+    stdenv.hostPlatform.system = "x86_64-linux";
     casfs = program "casfs" casfs;
     coreutils = program "coreutils" prefix;
     fuse3 = program "fuse3" prefix;
@@ -63,7 +65,7 @@ let
   };
 
   inherit (lib.evalModules {
-    modules = [ nixos ../../../nix/module.nix configuration ];
+    modules = [ nixos module configuration ];
     specialArgs = { inherit pkgs utils; };
   }) config;
 in

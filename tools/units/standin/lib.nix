@@ -158,7 +158,8 @@ let
     getAttrFromPath = path: set: foldl' (found: name: found.${name}) set path;
     getExe = package: "${package}/bin/${package.meta.mainProgram}";
     genAttrs = names: f: listToAttrs (map (name: { inherit name; value = f name; }) names);
-    literalExpression = text: text;
+    makeBinPath = packages: concatStringsSep ":" (map (package: "${package}/bin") packages);
+    fileset = { unions = files: files; toSource = { root, fileset }: fileset; };
     licenses.mit = "MIT";
     platforms.linux = [ "x86_64-linux" "aarch64-linux" ];
     importTOML = file: builtins.fromTOML (builtins.readFile file);
@@ -170,11 +171,11 @@ let
           let
             loaded = if isPath module || isString module then import module else module;
             body = if isFunction loaded then loaded arguments else loaded;
-            long = body ? options || body ? config || body ? imports;
+            long = body ? options || body ? config;
           in
           [ {
             options = body.options or { };
-            config = if long then body.config or { } else removeAttrs body [ "_file" ];
+            config = if long then body.config or { } else removeAttrs body [ "_file" "imports" ];
           } ] ++ concatMap collect (body.imports or [ ]);
         everything = concatMap collect modules;
         options = foldl' mergeOptions { } (map (module: module.options) everything);
