@@ -5,6 +5,7 @@ nixpkgs' library is not at hand: a stand-in evaluates it (tools/units/standin).
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -195,21 +196,20 @@ def test_a_token_in_a_url_is_warned_of() -> None:
 # Bad ones
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('casRoot = "/pool"; manifestRoot = "/pool/manifests";', "neither of casRoot and"),
-        ('casRoot = "/pool/a/b"; manifestRoot = "/pool/a";', "neither of casRoot and"),
-        ('casRoot = "/pool"; manifestRoot = "/pool";', "neither of casRoot and"),
-        ('casRoot = "/pool/../fast";', "must not hold"),
-        ('casRoot = "/home/tv/cas";', "cannot lie in /home"),
-        ("archive.directoryUrl = null;", "nothing says what to record"),
-        ('archive.broadcasts = [ "demo/tv" ];', "need a relayUrl"),
-    ],
-)
+CANNOT_WORK = [
+    ('casRoot = "/pool"; manifestRoot = "/pool/manifests";', "neither of casRoot and"),
+    ('casRoot = "/pool/a/b"; manifestRoot = "/pool/a";', "neither of casRoot and"),
+    ('casRoot = "/pool"; manifestRoot = "/pool";', "neither of casRoot and"),
+    ('casRoot = "/pool/../fast";', "must not hold"),
+    ('casRoot = "/home/tv/cas";', "cannot lie in /home"),
+    ("archive.directoryUrl = null;", "nothing says what to record"),
+    ('archive.broadcasts = [ "demo/tv" ];', "need a relayUrl"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), CANNOT_WORK)
 def test_a_configuration_that_cannot_work_fails_an_assertion(text: str, message: str) -> None:
-    base = ARCHIVE if "directoryUrl" not in text else "archive.enable = true;"
-    failed = of(base + text).failed
+    failed = of(with_an_archive(text)).failed
     assert any(message in item for item in failed), failed
 
 
@@ -217,32 +217,55 @@ def test_roots_whose_names_begin_alike_are_not_nested() -> None:
     assert of(f'{ARCHIVE} casRoot = "/pool/tv"; manifestRoot = "/pool/tv-manifests";').failed == ()
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('casRoot = "pool/cas";', "casRoot' is not of type"),
-        ('casRoot = "/pool/my tv";', "casRoot' is not of type"),
-        ('casRoot = "/pool/%n";', "casRoot' is not of type"),
-        ('manifestRoot = "/pool/";', "manifestRoot' is not of type"),
-        ("casRoot = 7;", "casRoot' is not of type"),
-        ('archive.directoryUrl = "tv.example/api";', "directoryUrl' is not of type"),
-        ('archive.relayUrl = "moq://relay.example";', "relayUrl' is not of type"),
-        ("archive.maxWorkers = 0;", "maxWorkers' is not of type"),
-        ('archive.maxWorkers = "7";', "maxWorkers' is not of type"),
-        ('archive.pollInterval = "often";', "pollInterval' is not of type"),
-        ('archive.include = "news/*";', "include' is not of type"),
-        ('archive.extraArgs = [ "a b" ];', "extraArgs' is not of type"),
-        ('archive.logLevel = "loud";', "logLevel' is not of type"),
-        ("archive.enabel = true;", "archive.enabel' does not exist"),
-        ("mount.paht = 1;", "mount.paht' does not exist"),
-        ('settings.auto-archive.poll-interval = "1m";', "conflicting definitions"),
-    ],
-)
+WRONG = [
+    ('casRoot = "pool/cas";', "casRoot' is not of type"),
+    ('casRoot = "/pool/my tv";', "casRoot' is not of type"),
+    ('casRoot = "/pool/%n";', "casRoot' is not of type"),
+    ('manifestRoot = "/pool/";', "manifestRoot' is not of type"),
+    ("casRoot = 7;", "casRoot' is not of type"),
+    ('archive.directoryUrl = "tv.example/api";', "directoryUrl' is not of type"),
+    ('archive.relayUrl = "moq://relay.example";', "relayUrl' is not of type"),
+    ("archive.maxWorkers = 0;", "maxWorkers' is not of type"),
+    ('archive.maxWorkers = "7";', "maxWorkers' is not of type"),
+    ('archive.pollInterval = "often";', "pollInterval' is not of type"),
+    ('archive.include = "news/*";', "include' is not of type"),
+    ('archive.extraArgs = [ "a b" ];', "extraArgs' is not of type"),
+    ('archive.logLevel = "loud";', "logLevel' is not of type"),
+    ("archive.enabel = true;", "archive.enabel' does not exist"),
+    ("mount.paht = 1;", "mount.paht' does not exist"),
+    ('settings.auto-archive.poll-interval = "1m";', "conflicting definitions"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG)
 def test_a_wrong_type_or_name_is_refused(text: str, message: str) -> None:
     with pytest.raises(EvaluationError, match=message):
-        of(f"{ARCHIVE} mount.enable = true; {text}".replace(
-            ARCHIVE, "archive.enable = true;" if "directoryUrl" in text else ARCHIVE
-        ))  # fmt: skip
+        of(with_an_archive(f"mount.enable = true; {text}"))
+
+
+def with_an_archive(text: str) -> str:
+    """Enable the archive beside ``text``, with a directory unless that names one."""
+    return ("archive.enable = true;" if "directoryUrl" in text else ARCHIVE) + text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ARCHIVE, EVERYTHING, "verify.enable = true;", "mount.enable = true;"]
+    + [with_an_archive(text) for text, _ in CANNOT_WORK]
+    + [with_an_archive(f"mount.enable = true; {text}") for text, _ in WRONG],
+)
+def test_nixpkgs_own_library_says_the_same(text: str) -> None:
+    nixpkgs = os.environ.get("CASFS_TEST_NIXPKGS", "")
+    if not nixpkgs:
+        pytest.skip("CASFS_TEST_NIXPKGS does not say where nixpkgs is")
+    configuration = f"{{ services.casfs = {{ {text} }}; }}"
+    said: list[object] = []
+    for place in ("", nixpkgs):
+        try:
+            said.append(evaluate(configuration, nixpkgs=place))
+        except EvaluationError:
+            said.append("refused")
+    assert said[0] == said[1]
 
 
 # What systemd says

@@ -86,9 +86,14 @@ class Evaluation(Struct, frozen=True):
     packages: tuple[str, ...]
 
 
-def evaluate(configuration: str) -> Evaluation:
-    """Evaluate the text of a NixOS module; raises EvaluationError if Nix refuses it."""
+def evaluate(configuration: str, *, nixpkgs: str = "") -> Evaluation:
+    """Evaluate the text of a NixOS module; raises EvaluationError if Nix refuses it.
+
+    ``nixpkgs``: where nixpkgs is, or as much of it as its ``lib``, to take that for the stand-in.
+    """
     arguments = ["--eval", "--strict", "--json", "--arg", "configuration", configuration]
+    if nixpkgs:
+        arguments += ["--arg", "lib", f"import {nixpkgs}/lib"]
     said = run_nix(*arguments, str(STANDIN / "evaluate.nix"))
     return msgspec.json.decode(said, type=Evaluation)
 

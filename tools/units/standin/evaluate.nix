@@ -1,12 +1,22 @@
-# What nix/module.nix makes of a configuration, with the stand-ins for nixpkgs and NixOS here.
+# What nix/module.nix makes of a configuration, with the stand-ins for nixpkgs and NixOS here; `lib`
+# may be nixpkgs' own.
 # `configuration`: a NixOS module; `module`: the one that declares services.casfs; `casfs`, `prefix`:
 # where the programs are.
-{ configuration ? { }, module ? ../../../nix/module.nix, casfs ? "/opt/casfs/.venv", prefix ? "/usr" }:
+{ configuration ? { }
+, module ? ../../../nix/module.nix
+, lib ? import ./lib.nix
+, casfs ? "/opt/casfs/.venv"
+, prefix ? "/usr"
+}:
 let
-  lib = import ./lib.nix;
   inherit (lib) mkOption types;
 
-  program = name: path: { inherit name; outPath = path; meta.mainProgram = name; };
+  program = name: path: {
+    type = "derivation";
+    inherit name;
+    outPath = path;
+    meta.mainProgram = name;
+  };
   pkgs = {
     stdenv.hostPlatform.system = "x86_64-linux";
     casfs = program "casfs" casfs;
@@ -25,7 +35,7 @@ let
 
   list = mkOption { type = types.listOf types.str; default = [ ]; };
   set = mkOption { type = types.attrsOf types.anything; default = { }; };
-  anything = default: mkOption { type = types.anything; inherit default; };
+  things = mkOption { type = types.listOf types.anything; default = [ ]; };
   unit = {
     description = mkOption { type = types.str; default = ""; };
     documentation = list;
@@ -39,10 +49,10 @@ let
   service = unit // {
     serviceConfig = set;
     environment = set;
-    path = anything [ ];
+    path = things;
     stopIfChanged = mkOption { type = types.bool; default = true; };
-    reloadTriggers = anything [ ];
-    restartTriggers = anything [ ];
+    reloadTriggers = things;
+    restartTriggers = things;
   };
   many = options: mkOption {
     type = types.attrsOf (types.submodule { inherit options; });
@@ -51,9 +61,9 @@ let
 
   # The options of NixOS that the module sets.
   nixos.options = {
-    assertions = anything [ ];
+    assertions = things;
     warnings = list;
-    environment = { etc = set; systemPackages = anything [ ]; };
+    environment = { etc = set; systemPackages = things; };
     programs.fuse = {
       enable = mkOption { type = types.bool; default = false; };
       userAllowOther = mkOption { type = types.bool; default = false; };

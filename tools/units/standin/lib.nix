@@ -94,7 +94,7 @@ let
     bool = scalar "boolean" isBool;
     int = scalar "signed integer" isInt;
     path = scalar "absolute path" (value: isPath value || (isString value && lib.hasPrefix "/" value));
-    package = scalar "package" (value: isAttrs value && value ? outPath);
+    package = scalar "package" (value: isAttrs value && value.type or "" == "derivation");
     ints.between = low: high:
       scalar "integer between ${toString low} and ${toString high}"
         (value: isInt value && value >= low && value <= high);
