@@ -116,9 +116,17 @@ def _number(roots: Roots, directory: str) -> int:
         place.directory(roots.manifests) for place in journal_places(roots.manifests, directory)
     ]
     headers = (read_header(path, name) for path in journals for name in segment_names(path))
-    lines = (item for path in journals for item in JournalReader(path) if isinstance(item, Line))
-    for line in itertools.chain(headers, lines):
+    for line in itertools.chain(headers, map(_first_record, journals)):
         if line is not None and isinstance(line.record, Record):
             return line.record.number
     heads = read_heads(roots.cas, directory)
     return heads.number if heads is not None else 0
+
+
+def _first_record(journal: str) -> Line | None:
+    """Return the first sound line of a journal that we know how to read, or None."""
+    with contextlib.closing(iter(JournalReader(journal))) as items:
+        for item in items:
+            if isinstance(item, Line) and isinstance(item.record, Record):
+                return item
+    return None

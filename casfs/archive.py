@@ -19,26 +19,33 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from msgspec import Struct
-
 from casfs import __version__
 from casfs.admission import check_clock, check_heads, lock_broadcast, next_broadcast_number
-from casfs.digest import Digest, digest_of
-from casfs.durable import make_directory
-from casfs.errors import StorageError, UsageError, storage_error
+from casfs.durable import make_directory, sweep_unfinished
+from casfs.errors import StorageError, storage_error
+from casfs.groups import (
+    Committed,
+    Group,
+    Run,
+    group_members,
+    groups_of,
+    payload_of,
+    run_members,
+)
 from casfs.heads import Heads, KnownHeads, write_heads
-from casfs.index.mirror import Mirror
+from casfs.index.index import IndexFault
+from casfs.index.mirror import Mirror, sweep_unfinished_indexes
 from casfs.index.reader import Reader
 from casfs.manifests.journal import Journal, JournalIdentity
 from casfs.manifests.layout import BROADCAST_JOURNAL, JournalPlace, journal_places
 from casfs.manifests.record import (
-    BLOCK_BYTES,
     AliveRecord,
     EpochRecord,
     GapRecord,
     GroupRecord,
     LostSessionRecord,
     Record,
+    RunRecord,
     SealRecord,
     StartRecord,
     StopRecord,
@@ -46,63 +53,26 @@ from casfs.manifests.record import (
 from casfs.manifests.recovery import JournalTail, recover_tail
 from casfs.names import encode_name
 from casfs.objects.commit import LocalCommitter
-from casfs.objects.local import LocalStore, object_path
-from casfs.objects.store import Payload
-from casfs.roots import OWN, Format, Roots, recognise
-from casfs.timestamps import HOUR, format_time, parse_time
+from casfs.objects.local import LocalStore
+from casfs.roots import OWN, RUNS, Format, Roots, recognise, require
+from casfs.timestamps import HOUR, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from casfs.manifests.runs import KeptGroup
     from casfs.objects.store import Stored
+    from casfs.objects.syncing import StrategyName
+    from casfs.objects.writing import ObjectWriter
+
+__all__ = ["WRITER", "Archive", "BroadcastWriter", "Committed", "Group", "Run"]
 
 _LOG = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Record)
 
-_SEQUENCES = 1 << 62  # RFC 9000, section 16: no variable-length integer is larger
-
 WRITER = f"casfs {__version__}"
 """Program and version, as every record names them."""
-
-
-class Group(Struct, frozen=True, kw_only=True):
-    """A group to be kept."""
-
-    track: str
-    epoch: int
-    sequence: int
-    frames: tuple[bytes, ...]
-    """The payload, frame by frame."""
-    digest: Digest | None = None
-    """Of the payload, where the caller has computed it."""
-    lacking: int = 0
-    """Bytes of the last frame that did not come."""
-    timestamps: tuple[int, ...] | None = None
-    """One for each frame, in units of ``timescale``."""
-    timescale: int | None = None
-    """Units a second."""
-    received_start: int
-    """Nanoseconds UTC of the first byte's arrival."""
-    received_end: int
-    complete: bool = True
-    reason: str = ""
-    """Why it is not complete; empty if it is."""
-    init: Digest | None = None
-    """The init or catalog object that a player needs first."""
-    relay: str = ""
-    """Scheme, host and port."""
-    protocol: str = ""
-
-
-class Committed(Struct, frozen=True):
-    """A group that is kept."""
-
-    record: GroupRecord
-    new: bool
-    """False if an object of the same bytes was there already."""
-    healed: bool
-    """True if a damaged object was replaced."""
 
 
 class Archive:
@@ -111,8 +81,16 @@ class Archive:
     Raises NotInitialisedError, ForeignRootError, UnsupportedFormatError, StorageError.
     """
 
-    def __init__(self, roots: Roots, *, index_path: str | None = None) -> None:
+    def __init__(
+        self,
+        roots: Roots,
+        *,
+        index_path: str | None = None,
+        sync_strategy: StrategyName = "auto",
+    ) -> None:
         self.roots = roots
+        self.sync_strategy = sync_strategy
+        """How writers make objects durable (`casfs.objects.syncing`)."""
         self.format: Format = recognise(roots)
         self.index_path = index_path or os.path.join(roots.manifests, OWN, "index.sqlite3")
         self.objects = LocalStore(roots.cas)
@@ -140,6 +118,11 @@ class Archive:
             self.store_id,
             head_of=KnownHeads(self.roots.cas).of,
         )
+
+    def require_runs(self) -> None:
+        """See to it that whoever does not know of runs refuses the archive; raises StorageError."""
+        if RUNS not in self.format.requires:
+            self.format = require(self.roots, RUNS)
 
     def directory_of(self, broadcast: str) -> str:
         """Return the component below the manifest root that stands for a broadcast."""
@@ -173,7 +156,7 @@ class BroadcastWriter:
         self._clock = clock
         self._name = archive.directory_of(broadcast)
         self._directory = os.path.join(archive.roots.manifests, self._name)
-        self._committer = LocalCommitter(archive.roots.cas)
+        self._committer = LocalCommitter(archive.roots.cas, archive.sync_strategy)
         self._resources = contextlib.ExitStack()
         self._journals: dict[str, Journal] = {}
         self._tails: dict[str, JournalTail] = {}
@@ -194,7 +177,7 @@ class BroadcastWriter:
         """The journals that this writer has touched."""
         return [JournalPlace(self._name, name) for name in list(self._journals)]
 
-    def recent_groups(self) -> list[GroupRecord]:
+    def recent_groups(self) -> list[KeptGroup]:
         """Return the newest groups of each track as they were found at the start, oldest first."""
         return [group for tail in self._tails.values() for group in tail.groups]
 
@@ -214,28 +197,40 @@ class BroadcastWriter:
         finally:
             self._resources.close()
 
-    def commit(self, groups: Sequence[Group]) -> list[Committed]:
-        """Keep the groups; on return each is durable, object and record.
+    def commit(self, items: Sequence[Group | Run]) -> list[Committed]:
+        """Keep groups and runs; on return each is durable, object and record.
 
-        Raises StorageError: then none of them counts, and all may be committed again. Raises
-        UsageError for a sequence that is no number of a group; then none of them counts either.
+        Raises StorageError: then none of them counts, and all may be committed again (but what was
+        staged has to be staged anew). Raises UsageError for a sequence that is no number of a
+        group, or groups that make no run; then none of them counts either.
         """
+        groups = [group for item in items for group in groups_of(item)]
+        if any(isinstance(item, Run) for item in items):
+            self.archive.require_runs()
         with self._committer.batch() as batch:
-            stored = batch.put([Payload(group.frames, group.digest) for group in groups])
+            stored = batch.put([payload_of(item) for item in items])
             names: dict[str, str] = {}
             for track in dict.fromkeys(group.track for group in groups):
                 names[track], journal = self._track_journal(track)
                 journal.open_segment()
             records: dict[str, list[Record]] = {}
             committed: list[Committed] = []
-            for group, put in zip(groups, stored, strict=True):
-                record = self._group_record(group, put)
-                records.setdefault(names[group.track], []).append(record)
+            for item, put in zip(items, stored, strict=True):
+                record = self._kept(item, put)
+                records.setdefault(names[record.track or ""], []).append(record)
                 committed.append(Committed(record, put.new, put.healed))
             self._append(records)
         self._open_hours |= {group.received_start // HOUR for group in groups}
         self._renew_heads()
         return committed
+
+    def stage(self, expected: int | None = None) -> ObjectWriter:
+        """Return a writer for the payload of a group that memory does not hold.
+
+        It may be filled in another thread while groups are committed; what it stages goes into a
+        `Group`. ``expected``: its bytes, where that is known. Raises StorageError.
+        """
+        return self._committer.stage(expected)
 
     def note_gap(
         self,
@@ -314,6 +309,7 @@ class BroadcastWriter:
         # Whoever held the lock before may have stopped, and written heads, since we looked.
         heads = check_heads(roots, self._name)
         self._resources.enter_context(self._committer)
+        self._sweep_unfinished()
         self._resources.callback(self._close_journals)
         self._tails = {
             place.track: recover_tail(
@@ -327,9 +323,7 @@ class BroadcastWriter:
         check_clock(self.broadcast, newest, self._clock())
         self._last_n = max((tail.last_n for tail in tails), default=0)
         self._sealed = max((tail.sealed for tail in tails), default=0)
-        self._open_hours = {
-            parse_time(group.received_start) // HOUR for tail in tails for group in tail.groups
-        }
+        self._open_hours = {hour for tail in tails for hour in tail.hours}
         self._appendable = {
             name
             for name, tail in self._tails.items()
@@ -344,6 +338,18 @@ class BroadcastWriter:
             )
             self._note_start(newest)
         self.write_heads()
+
+    def _sweep_unfinished(self) -> None:
+        """Remove what dead processes left half made; it is in nobody's way if that fails."""
+        roots = self.archive.roots
+        for directory in (
+            *(os.path.join(roots.cas, OWN), os.path.join(roots.cas, OWN, "heads")),
+            os.path.join(roots.manifests, OWN),
+        ):
+            with contextlib.suppress(OSError):
+                sweep_unfinished(directory)
+        with contextlib.suppress(OSError, IndexFault):
+            sweep_unfinished_indexes(self.archive.index_path)
 
     def _note_start(self, newest: int) -> None:
         records: list[Record] = []
@@ -376,43 +382,18 @@ class BroadcastWriter:
         self._last_n += 1
         return self._last_n
 
-    def _group_record(self, group: Group, stored: Stored) -> GroupRecord:
-        if not (0 <= group.sequence < _SEQUENCES and group.epoch > 0):
-            raise UsageError(
-                f"{group.track!r} cannot have sequence {group.sequence} in epoch {group.epoch}"
-            )
-        whole = b"".join(group.frames) if stored.size > BLOCK_BYTES else b""
-        return self._record(
-            GroupRecord,
-            group.track,
-            epoch=group.epoch,
-            sequence=str(group.sequence),
-            hash=stored.digest,
-            path=object_path(stored.digest),
-            offset=0,
-            size=stored.size,
-            frame_sizes=[len(frame) for frame in group.frames],
-            lacking=group.lacking,
-            frame_timestamps=(
-                None if group.timestamps is None else [str(stamp) for stamp in group.timestamps]
-            ),
-            timescale=None if group.timescale is None else str(group.timescale),
-            blocks=(
-                [
-                    digest_of(memoryview(whole)[start : start + BLOCK_BYTES])
-                    for start in range(0, len(whole), BLOCK_BYTES)
-                ]
-                or None
-            ),
-            init=group.init,
-            received_start=format_time(group.received_start),
-            received_end=format_time(group.received_end),
-            complete=group.complete,
-            reason=group.reason or None,
-            relay=group.relay or self._relay,
-            protocol=group.protocol,
-            writer=WRITER,
-        )
+    def _kept(self, item: Group | Run, stored: Stored) -> GroupRecord | RunRecord:
+        """Return the record of what is stored."""
+        if isinstance(item, Group):
+            members = group_members(item, stored)
+            return self._record(GroupRecord, item.track, **self._relayed(members))
+        members = run_members(item, stored)
+        # Each group has a number of its own; that of the last one is the record's.
+        self._last_n += len(item.groups) - 1
+        return self._record(RunRecord, item.groups[0].track, **self._relayed(members))
+
+    def _relayed(self, members: dict[str, object]) -> dict[str, object]:
+        return {**members, "relay": members["relay"] or self._relay, "writer": WRITER}
 
     def _note(self, kind: Callable[..., Record], **members: object) -> None:
         self._journal(BROADCAST_JOURNAL).open_segment()

@@ -223,12 +223,24 @@ class _Survey:
         reader = JournalReader(
             place.directory(self._root), since=since, trusted=self._trusted.get(place)
         )
-        items = iter(reader)
-        while batch := list(itertools.islice(items, _LINES)):
-            lines = [line for item in batch if (line := self._sound(place, item)) is not None]
-            if reader.position is not None and lines:
-                self.index.apply(place, lines, reader.position, since=since)
-                since = self.index.position(place)
+        with contextlib.closing(iter(reader)) as items:
+            while batch := list(itertools.islice(items, _LINES)):
+                lines = [line for item in batch if (line := self._sound(place, item)) is not None]
+                if reader.position is not None and lines:
+                    self._apply(place, lines, reader.position, since)
+                    since = self.index.position(place)
+
+    def _apply(
+        self, place: JournalPlace, lines: Sequence[Line], position: Position, since: Position | None
+    ) -> None:
+        try:
+            self.index.apply(place, lines, position, since=since)
+        except (ValueError, OverflowError) as error:
+            raise UnsupportedFormatError(
+                f"{place} holds a record that cannot be meant as it stands ({error}), and may need "
+                "what would be collected",
+                advice="casfs verify names its place; nothing was changed",
+            ) from error
 
     def _sound(self, place: JournalPlace, item: Line | Fault) -> Line | None:
         if isinstance(item, Line):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NewType
 from blake3 import blake3
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 Digest = NewType("Digest", str)
 """64 lower-case hexadecimal digits."""
@@ -22,6 +22,9 @@ DIGEST_LENGTH = 64
 
 SHARD_LENGTH = 2
 """Leading characters of a digest that name its shard directory."""
+
+BLOCK_BYTES = 8 << 20
+"""Objects above this size carry a hash for each block of this size in their record."""
 
 _JOINED_BYTES = 1 << 20
 
@@ -82,3 +85,38 @@ class Hasher:
     def digest(self) -> Digest:
         """Return the digest of everything given so far; more may follow."""
         return Digest(self._blake3.hexdigest())
+
+
+class BlockHasher:
+    """The digests of blocks of `BLOCK_BYTES` each of the bytes given to `update`, in order."""
+
+    __slots__ = ("_block", "_done")
+
+    def __init__(self) -> None:
+        self._block = Hasher()
+        self._done: list[Digest] = []
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        """Hash ``data`` after what was hashed before."""
+        view = memoryview(data)
+        while view:
+            piece = view[: BLOCK_BYTES - self._block.size]
+            self._block.update(piece)
+            view = view[len(piece) :]
+            if self._block.size == BLOCK_BYTES:
+                self._done.append(self._block.digest())
+                self._block = Hasher()
+
+    def digests(self) -> list[Digest]:
+        """Return the digest of each block so far, the last one maybe of fewer bytes."""
+        return [*self._done, self._block.digest()] if self._block.size else list(self._done)
+
+
+def block_digests(parts: Sequence[bytes]) -> list[Digest] | None:
+    """Return the digest of each block of ``parts``; None if they are of `BLOCK_BYTES` or less."""
+    if sum(map(len, parts)) <= BLOCK_BYTES:
+        return None
+    hasher = BlockHasher()
+    for part in parts:
+        hasher.update(part)
+    return hasher.digests()

@@ -8,6 +8,7 @@ descriptor to learn whether it works now, write a new file instead.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 from typing import TYPE_CHECKING
@@ -15,11 +16,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+_UNFINISHED = ".new-"
+
 # IOV_MAX of Linux, the most buffers that one writev(2) takes.
 _MOST_BUFFERS = 1024
 
 
-def write_fully(descriptor: int, parts: Sequence[bytes]) -> int:
+def write_fully(descriptor: int, parts: Sequence[bytes | bytearray | memoryview]) -> int:
     """Write ``parts`` one after the other and return their size in bytes; raises OSError."""
     pending = [memoryview(part) for part in parts if part]
     total = 0
@@ -70,19 +73,68 @@ def replace_file(path: str, data: bytes) -> None:
     Raises OSError; then the old file stands.
     """
     directory = os.path.dirname(path)
-    temporary = os.path.join(directory, f".new-{os.getpid()}-{secrets.token_hex(4)}")
-    descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode=0o644
-    )
+    name = f"{_UNFINISHED}{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = os.path.join(directory, name)
+    descriptor = create_locked(temporary)
     try:
         try:
             write_fully(descriptor, [data])
             os.fsync(descriptor)
+            os.rename(temporary, path)
         finally:
             os.close(descriptor)
-        os.rename(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
     sync_directory(directory)
+
+
+def sweep_unfinished(directory: str) -> int:
+    """Remove what dead processes left of `replace_file` in a directory; return how many files.
+
+    Whoever lives holds a lock on its own. What cannot be removed stays. Raises OSError if the
+    directory cannot be listed.
+    """
+    names = [name for name in os.listdir(directory) if name.startswith(_UNFINISHED)]
+    return sum(remove_unlocked(os.path.join(directory, name)) for name in names)
+
+
+def remove_unlocked(path: str, *besides: str) -> bool:
+    """Remove a file, and ``besides``, unless somebody holds a lock on it; say whether it is gone.
+
+    ``besides``: what belongs to it, removed first. It may not be there.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for other in besides:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(other)
+        os.unlink(path)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def create_locked(path: str) -> int:
+    """Create a file, or take an empty one, and return the descriptor that holds its lock.
+
+    The lock is given back when the descriptor is closed. Raises OSError.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode=0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # A sweeper may have taken it for a dead one's before we had the lock.
+            if os.fstat(descriptor).st_nlink:
+                return descriptor
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)

@@ -8,6 +8,7 @@ that it does not know refuses the archive; unknown members are kept and ignored.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import uuid
@@ -16,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from casfs import __version__
-from casfs.durable import make_directory, replace_file
+from casfs.durable import make_directory, open_directory, replace_file
 from casfs.errors import (
     AlreadyInitialisedError,
     ConfigError,
@@ -33,7 +34,10 @@ FORMAT_VERSION = 1
 OWN = ".casfs"
 """The directory for our own files, in either root."""
 
-_KNOWN_FEATURES: frozenset[str] = frozenset()
+RUNS = "runs"
+"""The feature of archives that hold records of kind ``run``."""
+
+_KNOWN_FEATURES = frozenset({RUNS})
 _HASH = "blake3-256"
 _FORMAT_FILE = os.path.join(OWN, "format.json")
 _HARMLESS = frozenset({"lost+found", ".zfs", ".snapshots"})
@@ -135,6 +139,23 @@ def recognise(roots: Roots) -> Format:
     return manifests
 
 
+def require(roots: Roots, feature: str) -> Format:
+    """Have both roots say that a reader must know a feature, and return the new format.
+
+    Durable on return. Raises what `recognise` raises, StorageError.
+    """
+    try:
+        with open_directory(os.path.join(roots.manifests, OWN)) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            for root, role in ((roots.cas, "cas"), (roots.manifests, "manifests")):
+                described = _read(root, role)
+                if feature not in described.requires:
+                    _add_feature(root, sorted({*described.requires, feature}))
+    except OSError as error:
+        raise storage_error(error, "writing format.json in", roots.manifests) from error
+    return recognise(roots)
+
+
 def _already(roots: Roots, found: set[str]) -> AlreadyInitialisedError:
     if len(found) == 2:
         return AlreadyInitialisedError(
@@ -220,6 +241,15 @@ def _read(root: str, role: str) -> Format:
 
 def _write(root: str, described: Format) -> None:
     replace_file(os.path.join(root, _FORMAT_FILE), msgspec.json.encode(described) + b"\n")
+
+
+def _add_feature(root: str, features: list[str]) -> None:
+    """Write format.json anew with these features; members that we do not know stay."""
+    path = os.path.join(root, _FORMAT_FILE)
+    with open(path, "rb") as file:
+        members = msgspec.json.decode(file.read(), type=dict[str, msgspec.Raw])
+    members["requires"] = msgspec.Raw(msgspec.json.encode(features))
+    replace_file(path, msgspec.json.encode(members) + b"\n")
 
 
 def _folds_case(directory: str) -> bool:

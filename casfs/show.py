@@ -15,15 +15,17 @@ from casfs.digest import Digest
 from casfs.errors import NotFoundError, ObjectNotFoundError
 from casfs.manifests.layout import JournalPlace
 from casfs.manifests.locate import find_line
-from casfs.manifests.record import GroupRecord
+from casfs.manifests.runs import kept_groups
 from casfs.names import encode_name
 from casfs.objects.local import object_path
 from casfs.timestamps import format_time
 
 if TYPE_CHECKING:
     from casfs.archive import Archive
+    from casfs.index.extents import ExtentRow
     from casfs.index.references import References
     from casfs.index.rows import GroupRow, TrackRow
+    from casfs.manifests.record import GroupRecord
 
 LISTED = 100
 """How many records are listed of those that need an object, unless more are asked for."""
@@ -95,6 +97,18 @@ class ObjectReferences(Struct, frozen=True):
     init_groups: list[InitReference]
 
 
+class RunDescription(Struct, frozen=True):
+    """The groups that lie in one object with a group, one behind another."""
+
+    groups: int
+    first_sequence: str
+    last_sequence: str
+    offset: int
+    """Where the first of them begins in the object, bytes."""
+    size: int
+    """Of all of them."""
+
+
 class GroupDescription(Struct, frozen=True, kw_only=True, tag_field="kind", tag="group"):
     """One group. Members named as in its record mean the same."""
 
@@ -112,6 +126,10 @@ class GroupDescription(Struct, frozen=True, kw_only=True, tag_field="kind", tag=
     """The object, relative to the CAS root."""
     offset: int
     size: int
+    payload: Digest
+    """BLAKE3 of the payload alone; that of the object where the group is all that it holds."""
+    run: RunDescription | None
+    """Null unless the group was committed together with others."""
     frames: int | None
     """How many; None where the line cannot be read."""
     frame_sizes: list[int] | None
@@ -172,8 +190,9 @@ def describe_group(
             )
         epochs = [number for number in reader.epochs(found) if reader.find(found, number, sequence)]
         wanted = epoch if epoch is not None else max(epochs, default=0)
-        row = reader.find(found, wanted, sequence)
-        if row is None:
+        extent = reader.extent_of(found, wanted, sequence)
+        row = extent.group_of(sequence) if extent is not None else None
+        if extent is None or row is None:
             raise _no_such_group(found, sequence, epoch, epochs)
         references = _references(reader.references(row.hash, most))
     place, record = _line(archive, row)
@@ -197,6 +216,8 @@ def describe_group(
         path=object_path(row.hash),
         offset=row.offset,
         size=row.size,
+        payload=row.digest,
+        run=_run(extent),
         frames=len(record.frame_sizes) if record is not None else None,
         frame_sizes=record.frame_sizes if record is not None else None,
         lacking=record.lacking if record is not None else None,
@@ -263,6 +284,13 @@ def _no_such_group(
     )
 
 
+def _run(extent: ExtentRow) -> RunDescription | None:
+    if extent.members is None:
+        return None
+    first, last = str(extent.sequence), str(extent.last_sequence)
+    return RunDescription(extent.groups, first, last, extent.offset, extent.size)
+
+
 def _line(archive: Archive, row: GroupRow) -> tuple[RecordPlace | None, GroupRecord | None]:
     place = JournalPlace(
         archive.directory_of(row.broadcast.name),
@@ -272,7 +300,8 @@ def _line(archive: Archive, row: GroupRow) -> tuple[RecordPlace | None, GroupRec
     if placed is None:
         return None, None
     line = placed.line
-    record = line.record if isinstance(line.record, GroupRecord) else None
+    kept = [kept.record for kept in kept_groups(line.record) if kept.record.n == row.n]
+    record = kept[0] if kept else None
     return RecordPlace(str(place), placed.segment, line.offset, line.end, line.sum), record
 
 

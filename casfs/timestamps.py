@@ -6,6 +6,7 @@ The text form always has nine decimals and a ``Z``, so that it sorts as it reads
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -19,6 +20,7 @@ DAY = 24 * HOUR
 """Nanoseconds in a day."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_OURS = re.compile(r"(?a)(\d{4}-\d\d-\d\dT\d\d):([0-5]\d):([0-5]\d)\.(\d{9})Z")
 _TEXT = re.compile(
     r"(?a)(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d(?::\d\d)?)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)?",
 )
@@ -36,6 +38,10 @@ def parse_time(text: str) -> int:
 
     Raises ValueError for anything that is not an RFC 3339 date and time (seconds may be left out).
     """
+    match = _OURS.fullmatch(text)
+    if match is not None:
+        hour, minute, second, nanosecond = match.groups()
+        return _hour(hour) + (int(minute) * 60 + int(second)) * NANOSECONDS + int(nanosecond)
     match = _TEXT.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"not a time: {text[:60]!r}")
@@ -46,6 +52,13 @@ def parse_time(text: str) -> int:
     since = moment - _EPOCH
     nanoseconds = int((fraction or "")[:9].ljust(9, "0"))
     return (since.days * 86400 + since.seconds) * NANOSECONDS + nanoseconds
+
+
+@functools.lru_cache(maxsize=64)
+def _hour(text: str) -> int:
+    """Return the beginning of the hour ``2026-11-22T13``: times come by the thousand of one."""
+    since = datetime.fromisoformat(f"{text}:00:00+00:00") - _EPOCH
+    return (since.days * 86400 + since.seconds) * NANOSECONDS
 
 
 def date_of(nanoseconds: int) -> str:

@@ -1,9 +1,10 @@
 """Between the network and the disk: deliveries queue here, a worker thread keeps them.
 
 Whatever has queued while one batch was being made durable goes into the next, so syncs are shared
-more the busier it is. The queue is bounded in bytes: a slow disk makes the recorder, and through
-it the relay, wait. A failing disk is tried again and again with the same batch; nothing that has
-come is let go.
+more the busier it is. Small groups of a fast track wait in the queue for others of their track, to
+be committed together (`ingest.coalescing`). The queue is bounded in bytes: a slow disk makes the
+recorder, and through it the relay, wait. A failing disk is tried again and again with the same
+batch; nothing that has come is let go.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec.structs import replace
 
 from casfs.errors import StorageError
+from casfs.groups import MOST_BYTES
 from ingest.backoff import Backoff
+from ingest.coalescing import MOST_SECONDS, Pace, Queued, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _BATCH_GROUPS = 64
 _BATCH_BYTES = 32 << 20
+_BATCH_MOST = 1 << 14
 _MIRROR_SECONDS = 0.3
 _TROUBLE_SECONDS = 5.0
 
@@ -43,13 +48,17 @@ class CommitQueue:
         state: RecorderState,
         *,
         most_bytes: int = 128 << 20,
+        coalesce: bool = False,
     ) -> None:
         self._keeper = keeper
         self._writer = writer
         self._mirror = mirror
         self._state = state
         self._most_bytes = most_bytes
-        self._queue: deque[Delivery | Callable[[], object]] = deque()
+        self._queue: deque[Queued | Callable[[], object]] = deque()
+        self._pace = Pace() if coalesce else None
+        self._small_bytes: dict[str, int] = {}
+        """Of the small groups that came since the last step, by track."""
         self._bytes = 0
         self._changed = trio.Event()
         self._committed = trio.Event()
@@ -62,10 +71,24 @@ class CommitQueue:
 
     def put(self, delivery: Delivery) -> None:
         """Queue a delivery. Call `room` first, but for the few that are left at the end."""
-        self._queue.append(delivery)
-        self._bytes += delivery.size
+        now = trio.current_time()
+        if self._pace is not None and self._pace.may_wait(delivery, now):
+            delivery = replace(delivery, small=True)
+        item = Queued(delivery, now)
+        self._queue.append(item)
+        self._bytes += item.size
         self._state.pending_groups += 1
-        self._signal()
+        if self._must_act(item):
+            self._signal()
+
+    def _must_act(self, item: Queued) -> bool:
+        """Say whether an item changes what is to be done; most small ones only wait with others."""
+        if not item.delivery.small or self._bytes >= self._most_bytes:
+            return True
+        track = item.delivery.track
+        before = self._small_bytes.get(track)
+        self._small_bytes[track] = (before or 0) + item.size
+        return before is None or self._small_bytes[track] >= MOST_BYTES
 
     def call(self, note: Callable[[], object]) -> None:
         """Have ``note`` called in the worker thread after everything that is queued already."""
@@ -126,20 +149,42 @@ class CommitQueue:
             self._queue.popleft()
             self._committed.set()
             return
-        batch: list[Delivery] = []
-        size = 0
+        batch, held, until = self._next_batch()
+        if len(held) == len(batch):
+            await self._wait(until - trio.current_time())
+            return
+        self._small_bytes.clear()
+        await trio.to_thread.run_sync(
+            self._keeper.keep, [item.delivery for item in batch], frozenset(held)
+        )
+        for _ in batch:
+            self._queue.popleft()
+        self._queue.extendleft(batch[at] for at in sorted(held, reverse=True))
+        self._bytes -= sum(item.size for at, item in enumerate(batch) if at not in held)
+        self._state.pending_groups -= len(batch) - len(held)
+        self._committed.set()
+        self._signal()
+
+    def _next_batch(self) -> tuple[list[Queued], set[int], float]:
+        """Return the deliveries to hand over, which of them go on waiting, and until when."""
+        batch: list[Queued] = []
+        alone = size = 0
+        wait = not self._closed and self._bytes < self._most_bytes
         for item in self._queue:
-            if callable(item) or len(batch) == _BATCH_GROUPS or size >= _BATCH_BYTES:
+            if callable(item):
+                # It notes something that comes after all of them.
+                wait = False
+                break
+            if alone == _BATCH_GROUPS or size >= _BATCH_BYTES or len(batch) == _BATCH_MOST:
                 break
             batch.append(item)
             size += item.size
-        await trio.to_thread.run_sync(self._keeper.keep, batch)
-        for delivery in batch:
-            self._queue.popleft()
-            self._bytes -= delivery.size
-        self._state.pending_groups -= len(batch)
-        self._committed.set()
-        self._signal()
+            alone += not item.delivery.small
+        held = waiting(batch, trio.current_time()) if wait else set()
+        if len(batch) == _BATCH_MOST and len(held) == len(batch):
+            held = set()
+        until = min((batch[at].since for at in held), default=0.0) + MOST_SECONDS
+        return batch, held, until
 
     async def _wait_for_disk(self, error: StorageError, delay: float) -> None:
         if self._state.trouble != str(error):

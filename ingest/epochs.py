@@ -23,6 +23,7 @@ belong to the epoch before.
 from __future__ import annotations
 
 import enum
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
@@ -31,7 +32,7 @@ from casfs.digest import Digest, digest_of_parts
 from casfs.timestamps import NANOSECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 REMEMBERED = 1 << 14
 """Sequences remembered for each track; relays redeliver some seconds or minutes, not hours."""
@@ -77,8 +78,8 @@ class History(Protocol):
     def find(self, track: str, epoch: int, sequence: int) -> Seen | None:
         """Return the group of this identity, or None."""
 
-    def prefix(self, digest: Digest, size: int) -> Digest | None:
-        """Return the digest of an object's first ``size`` bytes; None if it cannot be read."""
+    def prefix(self, track: str, epoch: int, sequence: int, size: int) -> Digest | None:
+        """Return the digest of a group's first ``size`` bytes; None if it cannot be read."""
 
 
 class _Track:
@@ -174,7 +175,8 @@ class EpochTracker:
                 return self._begin(track, sequence, seen, generation)
             state.remember(sequence, seen)
             return Decision(Verdict.NEW, epoch.number, None)
-        verdict = self._compare(before, seen, frames)
+        prefix = partial(self._history.prefix, track, epoch.number, sequence)
+        verdict = _compare(before, seen, frames, prefix)
         if verdict is Verdict.NEW:
             return self._begin(track, sequence, seen, generation)
         state.remember(sequence, seen if verdict is Verdict.BETTER else before)
@@ -215,18 +217,21 @@ class EpochTracker:
         state.remember(sequence, seen)
         return Decision(Verdict.NEW, self.epoch, None)
 
-    def _compare(self, before: Seen, now: Seen, frames: Sequence[bytes]) -> Verdict:
-        """Compare two groups of one sequence; NEW says that they are not the same one."""
-        if before.digest == now.digest:
-            return Verdict.BETTER if now.complete and not before.complete else Verdict.KNOWN
-        if not before.complete and before.size <= now.size:
-            beginning = digest_of_parts(_first_bytes(frames, before.size))
-            return Verdict.BETTER if beginning == before.digest else Verdict.NEW
-        if not now.complete and now.size < before.size:
-            stored = self._history.prefix(before.digest, now.size)
-            if stored is None or stored == now.digest:
-                return Verdict.KNOWN
-        return Verdict.NEW
+
+def _compare(
+    before: Seen, now: Seen, frames: Sequence[bytes], prefix: Callable[[int], Digest | None]
+) -> Verdict:
+    """Compare two groups of one sequence; NEW says that they are not the same one."""
+    if before.digest == now.digest:
+        return Verdict.BETTER if now.complete and not before.complete else Verdict.KNOWN
+    if not before.complete and before.size <= now.size:
+        beginning = digest_of_parts(_first_bytes(frames, before.size))
+        return Verdict.BETTER if beginning == before.digest else Verdict.NEW
+    if not now.complete and now.size < before.size:
+        stored = prefix(now.size)
+        if stored is None or stored == now.digest:
+            return Verdict.KNOWN
+    return Verdict.NEW
 
 
 def _first_bytes(frames: Sequence[bytes], size: int) -> list[bytes]:

@@ -9,24 +9,29 @@ one that came after it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from casfs.archive import BroadcastWriter, Group
+from casfs.archive import BroadcastWriter, Group, Run
 from casfs.digest import Digest, digest_of, digest_of_parts
 from casfs.errors import ObjectNotFoundError, StorageError
+from casfs.groups import runs_of
 from casfs.manifests.record import INIT_TRACKS
 from casfs.timestamps import parse_time
 from ingest.epochs import Decision, EpochTracker, Seen, Verdict
 from ingest.moq.events import GroupReceived
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from casfs.index.reader import Reader
+    from casfs.index.rows import GroupRow
     from ingest.state import RecorderState
+
+_LOG = logging.getLogger(__name__)
 
 STILL_OPEN = "still open"
 """Why a group is not complete that still arrives."""
@@ -44,6 +49,8 @@ class Delivery(Struct, frozen=True):
     """Rises each time that all tracks are subscribed to anew, in the life of the process."""
     relay: str
     protocol: str
+    small: bool = False
+    """It may be committed together with others of its track."""
 
     @property
     def size(self) -> int:
@@ -99,6 +106,7 @@ class Keeper:
         self._last_end: dict[str, int] = {}
         self._cut: dict[tuple[str, int, int], int] = {}
         """The size of each incomplete group that is counted."""
+        self._refused = False
         self._restore()
         state.epoch = self._noted_epoch = self._epochs.epoch
 
@@ -107,22 +115,26 @@ class Keeper:
         """The current epoch of the broadcast."""
         return self._epochs.epoch
 
-    def keep(self, deliveries: Sequence[Delivery]) -> int:
+    def keep(self, deliveries: Sequence[Delivery], held: Collection[int] = ()) -> int:
         """Commit what is new; on return it is durable. Returns how many groups that were.
 
+        Those at the places ``held`` are only decided about, in their turn: hand them over again.
         Raises StorageError: then nothing counts, and the same deliveries must be tried again.
         """
         with contextlib.closing(self._history):
-            decided = [self._decide(delivery) for delivery in deliveries]
+            everything = [self._decide(delivery) for delivery in deliveries]
+        decided = [item for at, item in enumerate(everything) if at not in held]
         kept = [item for item in decided if item.decision.verdict is not Verdict.KNOWN]
         if self._epochs.epoch != self._noted_epoch:
             self._writer.note_epoch(self._epochs.epoch, "sequences began again")
             self._noted_epoch = self._epochs.epoch
-        committed = self._writer.commit([self._group(item) for item in kept]) if kept else []
-        self._decided.clear()
-        for item, done in zip(kept, committed, strict=True):
-            self._count(item, new_bytes=done.record.size if done.new else 0)
+        items = self._items(kept)
+        committed = self._writer.commit(items) if items else []
+        for item in kept:
+            self._count(item)
+        self._state.new_bytes += sum(done.record.size for done in committed if done.new)
         for item in decided:
+            del self._decided[id(item.delivery)]
             if item.decision.verdict is Verdict.KNOWN:
                 self._state.track(item.delivery.track).redelivered += 1
         self._state.epoch = self._epochs.epoch
@@ -190,10 +202,11 @@ class Keeper:
     # The beginning
 
     def _restore(self) -> None:
-        for record in self._writer.recent_groups():
+        for kept in self._writer.recent_groups():
+            record = kept.record
             track, sequence = record.track or "", int(record.sequence)
             received = parse_time(record.received_start)
-            seen = Seen(record.hash, record.size, record.complete, received)
+            seen = Seen(kept.digest, record.size, record.complete, received)
             self._epochs.restore(track, record.epoch, sequence, seen)
             if record.complete or record.reason == STILL_OPEN:
                 self._note_init(track, _Init(record.epoch, sequence, record.size, record.hash))
@@ -224,6 +237,35 @@ class Keeper:
         decided = _Decided(delivery, digest, decision, self._init_of(delivery.track))
         self._decided[id(delivery)] = decided
         return decided
+
+    def _items(self, kept: Sequence[_Decided]) -> list[Group | Run]:
+        """Return what is to be committed, in the order of arrival within each track."""
+        items: list[Group | Run] = []
+        small: dict[str, list[Group]] = {}
+        runs = self._runs_allowed(kept)
+        for decided in kept:
+            delivery = decided.delivery
+            if delivery.small and runs:
+                small.setdefault(delivery.track, []).append(self._group(decided))
+                continue
+            items += runs_of(small.pop(delivery.track, ()))
+            items.append(self._group(decided))
+        for groups in small.values():
+            items += runs_of(groups)
+        return items
+
+    def _runs_allowed(self, kept: Sequence[_Decided]) -> bool:
+        """Say whether the archive can be told that it holds runs; without that, groups go alone."""
+        if not any(decided.delivery.small for decided in kept):
+            return False
+        try:
+            self._writer.archive.require_runs()
+        except StorageError as error:
+            if not self._refused:
+                _LOG.warning("small groups are not committed together: %s", error)
+            self._refused = True
+            return False
+        return True
 
     def _group(self, decided: _Decided) -> Group:
         delivery, received = decided.delivery, decided.delivery.group
@@ -263,7 +305,7 @@ class Keeper:
             return None
         return next((self._inits[name].digest for name in INIT_TRACKS if name in self._inits), None)
 
-    def _count(self, decided: _Decided, *, new_bytes: int) -> None:
+    def _count(self, decided: _Decided) -> None:
         delivery = decided.delivery
         group, size = delivery.group, delivery.size
         track = self._state.track(delivery.track)
@@ -280,7 +322,6 @@ class Keeper:
                 del self._cut[next(iter(self._cut))]
         track.last_sequence = group.sequence
         track.last_received = max(track.last_received, group.received_end)
-        self._state.new_bytes += new_bytes
 
 
 class _ArchiveHistory:
@@ -300,20 +341,21 @@ class _ArchiveHistory:
             self._reader = None
 
     def find(self, track: str, epoch: int, sequence: int) -> Seen | None:
-        reader = self._opened()
-        row = reader.track(self._broadcast, track)
-        group = reader.find(row, epoch, sequence) if row is not None else None
+        group = self._row(track, epoch, sequence)
         if group is None:
             return None
-        return Seen(group.hash, group.size, group.complete, group.received_start)
+        return Seen(group.digest, group.size, group.complete, group.received_start)
 
-    def prefix(self, digest: Digest, size: int) -> Digest | None:
+    def prefix(self, track: str, epoch: int, sequence: int, size: int) -> Digest | None:
+        group = self._row(track, epoch, sequence)
+        if group is None:
+            return None
         try:
-            descriptor = self._archive.objects.open(digest)
+            descriptor = self._archive.objects.open(group.hash)
         except (ObjectNotFoundError, StorageError):
             return None
         try:
-            return digest_of(os.pread(descriptor, size, 0))
+            return digest_of(os.pread(descriptor, size, group.offset))
         except OSError:
             return None
         finally:
@@ -330,6 +372,11 @@ class _ArchiveHistory:
                     if group is not None:
                         found.append((track.name, group.epoch, group.sequence))
         return found
+
+    def _row(self, track: str, epoch: int, sequence: int) -> GroupRow | None:
+        reader = self._opened()
+        row = reader.track(self._broadcast, track)
+        return reader.find(row, epoch, sequence) if row is not None else None
 
     def _opened(self) -> Reader:
         if self._reader is None:

@@ -92,6 +92,7 @@ def plan_of(loaded: Loaded) -> Plan:
             cas_root=roots.cas,
             manifest_root=roots.manifests,
             index=settings.index,
+            sync_strategy=settings.sync_strategy,
             flags=_worker_flags(auto),
         ),
         poll_interval=auto.poll_interval,

@@ -1,35 +1,23 @@
 """One QUIC connection to a relay, as a client, driven by one trio task.
 
-aioquic does the protocol (RFC 9000, 9001, 9002) without I/O; this module gives it datagrams, the
-time and the timers. A round is: take all datagrams that have arrived, up to a few hundred; let the
-timers fire; hand the events on; send what is to be sent. Working in batches is what makes it fast:
-an acknowledgement covers a batch, and the per-round work is shared by its packets.
+A library does the protocol (RFC 9000, 9001, 9002) without I/O (`ingest.backends`); this module
+gives it datagrams, the time and the timers. A round is: take all datagrams that have arrived, up to
+some hundreds; let the timers fire; hand the events on; send what is to be sent. Working in batches
+is what makes it fast: an acknowledgement covers a batch, and the per-round work is shared by its
+packets.
 
 What a relay can make us hold here is bounded: bytes that we have not passed on in order, holes
 included, never exceed `QuicOptions.window`, because that is all the credit it gets (RFC 9000,
-section 4); and it gets none while the consumer lags. aioquic by itself would double the credit
-for ever.
+section 4). While the consumer lags, the socket is hardly read: the kernel drops what is too much,
+and the relay slows down as it does for any loss.
 """
 
 from __future__ import annotations
 
 import errno
-import logging
-import ssl
 from typing import TYPE_CHECKING, Protocol
 
 import trio
-from aioquic.quic import connection as aioquic_connection
-from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection
-from aioquic.quic.events import (
-    ConnectionTerminated,
-    HandshakeCompleted,
-    PingAcknowledged,
-    QuicEvent,
-)
-from aioquic.quic.packet import QuicErrorCode, QuicFrameType
-from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec import Struct
 
 from casfs.errors import (
@@ -40,10 +28,25 @@ from casfs.errors import (
     ProtocolError,
     RelayError,
 )
-from ingest.tls import TlsOptions, check_fingerprint, trust_anchors
+from ingest.backends.choice import BackendChoice, new_connection
+from ingest.backends.interface import (
+    CRYPTO_ERROR,
+    FRAME_CRYPTO,
+    PROTOCOL_VIOLATION,
+    ConnectionSettings,
+    ConnectionTerminated,
+    HandshakeCompleted,
+    PingAcknowledged,
+    QuicEvent,
+    is_native_panic,
+)
+from ingest.tls import check_fingerprint, flaw_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from ingest.backends.interface import Datagrams
+    from ingest.tls import TlsOptions
 
 __all__ = [
     "DatagramEndpoint",
@@ -54,11 +57,10 @@ __all__ = [
     "printable",
 ]
 
-# Without a handler Python would print aioquic's remarks on stderr.
-logging.getLogger("quic").addHandler(logging.NullHandler())
-
-_BATCH = 256
+_BATCH = 512
 """The most datagrams of a round, about: more delay acknowledgements, fewer cost time."""
+_TRICKLE = 2
+"""How many we take with each ping while the consumer lags: enough to know that the relay lives."""
 _REFUSED_FOR = 1.0
 """Seconds during which a standing connection's datagrams must be refused until we believe it."""
 _PACED = 0.02
@@ -69,14 +71,12 @@ _ALERT_CERTIFICATE_EXPIRED = 45
 _ALERT_UNKNOWN_CA = 48
 _ALERT_NO_APPLICATION_PROTOCOL = 120
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EPERM})
-_PLACEHOLDER_ADDRESS = ("relay", 0)
-"""aioquic compares addresses to notice migration; our socket is connected, there is only one."""
 
 
 class DatagramEndpoint(Protocol):
     """A connected UDP socket, or what stands for one in a test. Nothing blocks."""
 
-    def receive(self, limit: int) -> list[bytes]:
+    def receive(self, limit: int) -> list[Datagrams]:
         """Return what has arrived, about ``limit`` datagrams at most; [] when nothing has.
 
         Raises:
@@ -106,6 +106,8 @@ class QuicOptions(Struct, frozen=True):
     """After this long without a word from the relay we ask for one."""
     window: int = 16 << 20
     """How far the relay may send ahead of what we have passed on."""
+    backend: BackendChoice = "auto"
+    """Which library does it."""
 
 
 class QuicStatistics(Struct, frozen=True):
@@ -124,9 +126,11 @@ class QuicClient:
     """A connection and the task (`run`) that drives it.
 
     ``on_connected`` is called once, when handshake and certificate are done with; ``on_events``
-    gets the events of each round. While ``may_receive`` says no, the relay gets no further credit;
-    while ``may_read`` says no, the socket is not even read. Call `wake` when that changes. ``peer``
-    names the relay in messages.
+    gets the events of each round. While ``may_read`` says no, the socket is hardly read; call
+    `wake` when that changes. ``peer`` names the relay in messages.
+
+    Raises:
+        ConfigError: the QUIC library that was asked for is not installed.
     """
 
     def __init__(
@@ -137,22 +141,32 @@ class QuicClient:
         peer: str,
         tls: TlsOptions,
         options: QuicOptions,
-        alpn: str,
+        alpn: Sequence[str],
         on_connected: Callable[[], None],
         on_events: Callable[[Sequence[QuicEvent]], None],
-        may_receive: Callable[[], bool],
         may_read: Callable[[], bool],
     ) -> None:
         self._endpoint = endpoint
+        self._host = host
         self._peer = peer
         self._tls = tls
         self._options = options
         self._on_connected = on_connected
         self._on_events = on_events
         self._may_read = may_read
-        self.connection = QuicConnection(configuration=_configuration(host, tls, options, alpn))
-        self._window = _slide_receive_window(self.connection, options.window, may_receive)
+        self.connection = new_connection(
+            options.backend,
+            ConnectionSettings(
+                host=host,
+                alpn=tuple(alpn),
+                tls=tls,
+                idle_timeout=options.idle_timeout,
+                window=options.window,
+            ),
+        )
         self._established = False
+        self.alpn: str | None = None
+        """What the relay has chosen (RFC 7301), once connected."""
         self._failure: RelayError | None = None
         self.application_code: int | None = None
         """The code with which the relay's application closed the connection, if it did."""
@@ -191,7 +205,7 @@ class QuicClient:
         now = trio.current_time()
         self._heard_at = now
         self._ping_due = now + self._options.keep_alive
-        self.connection.connect(_PLACEHOLDER_ADDRESS, now)
+        self.connection.connect(now)
         self._send(now)
         while self._failure is None and not self._closed:
             await self._wait()
@@ -215,7 +229,7 @@ class QuicClient:
         self._closed = True
         if self._failure is None:
             now = self._send_all(trio.current_time())
-            self.connection.close(error_code=code, reason_phrase=reason)
+            self.connection.close(code, reason=reason)
             self._send(now)
         self.wake()
 
@@ -234,46 +248,51 @@ class QuicClient:
 
     def _round(self) -> None:
         """Take in, think, hand on, send out."""
-        datagrams: list[bytes] = []
+        batch: list[Datagrams] = []
+        pinging = trio.current_time() >= self._ping_due
         try:
             if self._may_read():
-                datagrams = self._endpoint.receive(_BATCH)
+                batch = self._endpoint.receive(_BATCH)
+            elif pinging:
+                batch = self._endpoint.receive(_TRICKLE)
         except OSError as error:
             self._on_network_error(error)
         now = trio.current_time()
-        self._take(datagrams, now)
+        self._take(batch, now)
         timer = self.connection.get_timer()
         if timer is not None and now >= timer:
             self.connection.handle_timer(now)
-        if now >= self._ping_due:
+        if pinging:
             self._ping(now)
         self._hand_on(now)
         self._send(now)
 
-    def _take(self, datagrams: list[bytes], now: float) -> None:
-        if not datagrams:
+    def _take(self, batch: list[Datagrams], now: float) -> None:
+        if not batch:
             return
         self._heard_at = now
         self._ping_due = now + self._options.keep_alive
         self._refused_since = None
-        self._datagrams_received += len(datagrams)
-        receive = self.connection.receive_datagram
+        for data, size in batch:
+            self._datagrams_received += -(-len(data) // size)
+            self._bytes_received += len(data)
         try:
-            for datagram in datagrams:
-                self._bytes_received += len(datagram)
-                receive(datagram, _PLACEHOLDER_ADDRESS, now)
-        except Exception as error:  # noqa: BLE001 - a hostile packet must not end the program
-            self._failure = ProtocolError(
+            self.connection.receive(batch, now)
+        except BaseException as error:  # a hostile packet must not end the program
+            if not isinstance(error, Exception) and not is_native_panic(error):
+                raise
+            self._failure = self._failure or ProtocolError(
                 f"{self._peer} sent a packet that cannot be processed ({type(error).__name__})"
             )
-            self.connection.close(error_code=QuicErrorCode.PROTOCOL_VIOLATION)
+            self.connection.close(PROTOCOL_VIOLATION)
 
     def _hand_on(self, now: float) -> None:
-        events: list[QuicEvent] = []
-        while (event := self.connection.next_event()) is not None:
+        events = self.connection.take_events()
+        for event in events:
             match event:
-                case HandshakeCompleted():
+                case HandshakeCompleted(alpn_protocol=alpn):
                     self._established = True
+                    self.alpn = alpn
                     if self._tls.fingerprint is not None and not self._pin(self._tls.fingerprint):
                         return
                     self._ping(now)
@@ -284,19 +303,15 @@ class QuicClient:
                     if event.frame_type is None:
                         self.application_code = event.error_code
                     self._failure = self._failure or self._why(event)
-            events.append(event)
         if events:
             self._on_events(events)
 
     def _pin(self, fingerprint: str) -> bool:
         try:
-            check_fingerprint(_peer_certificate(self.connection), fingerprint, self._peer)
+            check_fingerprint(self.connection.peer_certificate(), fingerprint, self._peer)
         except CertificateError as error:
             self._failure = error
-            self.connection.close(
-                error_code=QuicErrorCode.CRYPTO_ERROR + _ALERT_BAD_CERTIFICATE,
-                frame_type=QuicFrameType.CRYPTO,
-            )
+            self.connection.close(CRYPTO_ERROR + _ALERT_BAD_CERTIFICATE, FRAME_CRYPTO)
             self._send(trio.current_time())
             return False
         return True
@@ -310,7 +325,7 @@ class QuicClient:
         self.connection.send_ping(self._ping_number)
 
     def _send(self, now: float) -> None:
-        for datagram, _ in self.connection.datagrams_to_send(now):
+        for datagram in self.connection.datagrams_to_send(now):
             self._datagrams_sent += 1
             self._bytes_sent += len(datagram)
             try:
@@ -359,7 +374,7 @@ class QuicClient:
     def _why(self, event: ConnectionTerminated) -> RelayError:
         """Put the end of the connection into our words."""
         code = event.error_code
-        alert = code - QuicErrorCode.CRYPTO_ERROR
+        alert = code - CRYPTO_ERROR
         reason = printable(event.reason_phrase)
         if event.frame_type is not None and alert in {
             _ALERT_BAD_CERTIFICATE,
@@ -367,11 +382,11 @@ class QuicClient:
             _ALERT_UNKNOWN_CA,
         }:
             return CertificateError(
-                f"the certificate of {self._peer} is not accepted: {reason or 'it was refused'}",
+                f"the certificate of {self._peer} is not accepted: {self._flaw() or reason}",
                 advice="name the CA file or the fingerprint if you trust this relay",
             )
         if event.frame_type is not None and alert == _ALERT_NO_APPLICATION_PROTOCOL:
-            return NegotiationError(f"{self._peer} does not speak HTTP/3")
+            return NegotiationError(f"{self._peer} speaks nothing that we offer (ALPN)")
         detail = f"{reason} (code {code:#x})" if reason else f"code {code:#x}"
         if reason == "Idle timeout":
             detail = f"nothing heard for {trio.current_time() - self._heard_at:.0f} s"
@@ -379,86 +394,14 @@ class QuicClient:
             return ConnectError(f"cannot connect to {self._peer}: {detail}")
         return ConnectionLostError(f"the connection to {self._peer} is lost: {detail}")
 
+    def _flaw(self) -> str:
+        """Say what is wrong with the relay's certificate, if that can be seen; libraries differ."""
+        try:
+            return flaw_of(self.connection.peer_certificate(), self._host)
+        except CertificateError:
+            return ""
+
 
 def printable(text: str, limit: int = 200) -> str:
     """Return what a relay wrote, fit for one line of ours."""
     return "".join(c if c.isprintable() else "?" for c in text[:limit]).strip()
-
-
-def _configuration(
-    host: str, tls: TlsOptions, options: QuicOptions, alpn: str
-) -> QuicConfiguration:
-    configuration = QuicConfiguration(
-        is_client=True,
-        alpn_protocols=[alpn],
-        server_name=host,  # of an address aioquic checks the IP SAN, and sends no SNI
-        idle_timeout=options.idle_timeout,
-        max_data=options.window,
-        max_stream_data=options.window,
-        max_datagram_frame_size=65536,  # HTTP/3 datagrams need it (RFC 9297, section 2.1.1)
-        verify_mode=ssl.CERT_REQUIRED if tls.verifies_chain else ssl.CERT_NONE,
-    )
-    if tls.verifies_chain:
-        anchors = trust_anchors(tls)
-        configuration.cafile = anchors.file
-        configuration.capath = anchors.directory
-    return configuration
-
-
-# What aioquic keeps to itself. Only the functions below touch it, and they fail closed.
-
-
-def _peer_certificate(connection: QuicConnection) -> bytes:
-    """Return the relay's certificate (DER)."""
-    try:
-        certificate = connection.tls._peer_certificate  # noqa: SLF001 - there is no public way
-        assert certificate is not None
-        return certificate.public_bytes(Encoding.DER)
-    except (AttributeError, AssertionError):
-        raise CertificateError("the relay's certificate cannot be read") from None
-
-
-class _SlidingLimit(aioquic_connection.Limit):
-    """The connection's credit (MAX_DATA), a fixed way ahead of what was passed on in order.
-
-    aioquic asks for more (by doubling ``value``) whenever half of the credit is used. What it asks
-    for is only the occasion here.
-    """
-
-    def __init__(
-        self, connection: QuicConnection, window: int, may_receive: Callable[[], bool]
-    ) -> None:
-        self._granted = 0
-        self._connection: QuicConnection | None = None
-        old = connection._local_max_data  # noqa: SLF001 - there is no public way
-        super().__init__(frame_type=old.frame_type, name=old.name, value=old.value)
-        self._window = window
-        self._may_receive = may_receive
-        self._connection = connection
-
-    @property
-    def value(self) -> int:
-        return self._granted
-
-    @value.setter
-    def value(self, wanted: int) -> None:
-        if self._connection is None:
-            self._granted = wanted
-            return
-        if self._granted - self.used > self._window // 2 or not self._may_receive():
-            return
-        held = sum(
-            stream.receiver.highest_offset - stream.receiver.starting_offset()
-            for stream in self._connection._streams.values()  # noqa: SLF001 - as above
-            if not stream.receiver.is_finished
-        )
-        self._granted = max(self._granted, self.used - held + self._window)
-
-
-def _slide_receive_window(
-    connection: QuicConnection, window: int, may_receive: Callable[[], bool]
-) -> _SlidingLimit:
-    """Replace the credit that doubles by one that slides."""
-    limit = _SlidingLimit(connection, window, may_receive)
-    connection._local_max_data = limit  # noqa: SLF001 - as above
-    return limit

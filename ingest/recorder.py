@@ -98,6 +98,8 @@ class RecordOptions(Struct, frozen=True):
     tls: TlsOptions = field(default_factory=TlsOptions)
     session: SessionOptions = field(default_factory=SessionOptions)
     timers: Timers = field(default_factory=Timers)
+    coalesce: bool = True
+    """Whether small groups of fast tracks are committed together."""
 
 
 class _Subscription:
@@ -150,7 +152,7 @@ class Recorder:
         self._connect = connect
         self._writer = writer
         self._keeper = Keeper(writer, state)
-        self._queue = CommitQueue(self._keeper, writer, mirror, state)
+        self._queue = CommitQueue(self._keeper, writer, mirror, state, coalesce=options.coalesce)
         self._network = trio.CancelScope()
         self._generation = 0
         """How often all tracks were subscribed to: by a new session, or a new announcement."""

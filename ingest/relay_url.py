@@ -11,9 +11,11 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from casfs.errors import ConfigError
+from ingest.transport import Transport
 
 _DEFAULT_PORT = 443
-_ADVICE = "write it as https://host[:port]/path"
+_ADVICE = "write it as https://host[:port]/path, or moqt:// for QUIC without HTTP"
+_TRANSPORTS = {"https": Transport.WEBTRANSPORT, "moqt": Transport.QUIC}
 
 
 class RelayUrl(Struct, frozen=True):
@@ -24,6 +26,8 @@ class RelayUrl(Struct, frozen=True):
     port: int
     target: str
     """Path and query. Secret."""
+    transport: Transport = Transport.WEBTRANSPORT
+    """What the scheme asks for: ``https`` WebTransport, ``moqt`` QUIC alone."""
 
     @property
     def authority(self) -> str:
@@ -33,9 +37,10 @@ class RelayUrl(Struct, frozen=True):
 
     @property
     def origin(self) -> str:
-        """What may be shown: ``https://host:port``."""
+        """What may be shown: ``https://host:port``, or ``moqt://host:port``."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"https://{host}:{self.port}"
+        scheme = "https" if self.transport is Transport.WEBTRANSPORT else "moqt"
+        return f"{scheme}://{host}:{self.port}"
 
     def __repr__(self) -> str:
         return f"RelayUrl({self.origin})"
@@ -53,8 +58,9 @@ def parse_relay_url(url: str) -> RelayUrl:
         host = (parts.hostname or "").encode("idna").decode("ascii")
     except ValueError:
         raise ConfigError("the relay's URL cannot be read", advice=_ADVICE) from None
-    if parts.scheme != "https":
-        raise ConfigError("the relay's URL does not begin with https://", advice=_ADVICE)
+    transport = _TRANSPORTS.get(parts.scheme)
+    if transport is None:
+        raise ConfigError("the relay's URL does not begin with https:// or moqt://", advice=_ADVICE)
     if not host:
         raise ConfigError("the relay's URL names no host", advice=_ADVICE)
     if port == 0:
@@ -69,4 +75,4 @@ def parse_relay_url(url: str) -> RelayUrl:
             "the relay's URL holds characters that no URL may hold",
             advice="percent-encode them",
         )
-    return RelayUrl(host, port, target)
+    return RelayUrl(host, port, target, transport)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import re
 import ssl
+from datetime import UTC, datetime
 from hashlib import sha256
 
 from cryptography import x509
@@ -105,6 +106,45 @@ def check_fingerprint(certificate: bytes, expected: str, peer: str) -> None:
             f"{found.hex()}",
             advice="pin that one only if you know from elsewhere that it is the relay's",
         )
+
+
+def flaw_of(certificate: bytes, host: str) -> str:
+    """Say why a certificate (DER) that was refused is not one for ``host``, now.
+
+    Empty when it could be: then it is the chain to a root that fails. For messages alone: what is
+    accepted is decided in the handshake.
+    """
+    try:
+        parsed = x509.load_der_x509_certificate(certificate)
+        names = _names_of(parsed)
+    except ValueError:
+        return "it is malformed"
+    now = datetime.now(UTC)
+    if now < parsed.not_valid_before_utc:
+        return f"it is not valid before {parsed.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+    if now > parsed.not_valid_after_utc:
+        return f"it is no longer valid since {parsed.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+    if not any(_covers(name, host) for name in names):
+        return f"it is for {', '.join(names[:5]) or 'no host'}, not for {host}"
+    return "it is self-signed" if parsed.issuer == parsed.subject else ""
+
+
+def _names_of(certificate: x509.Certificate) -> list[str]:
+    """Return the hosts that a certificate is for."""
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return []
+    names: list[str] = extension.value.get_values_for_type(x509.DNSName)
+    addresses = extension.value.get_values_for_type(x509.IPAddress)
+    return [name if name.isprintable() else "?" for name in names] + [str(ip) for ip in addresses]
+
+
+def _covers(name: str, host: str) -> bool:
+    name, host = name.lower(), host.lower()
+    if name.startswith("*."):
+        return host.partition(".")[2] == name[2:]
+    return name == host
 
 
 def _check_ca_file(path: str) -> None:

@@ -2,33 +2,29 @@
 
 Implements what a MoQ subscriber needs of draft-ietf-webtrans-http3 (in the dialect of its draft 02,
 which the relays of 2026 accept), RFC 9220 (extended CONNECT) and RFC 9297 (capsules): one session
-on one connection, streams in both directions, error codes, the close capsule. Datagrams are
-ignored.
+on one connection, streams in both directions, datagrams, error codes, the close capsule.
 
-aioquic's H3Connection sees only what is HTTP/3 proper: the CONNECT stream and the relay's control
-and QPACK streams. It takes the answers on streams that we opened for HTTP/3 frames, which they are
-not, and would end the connection; so every other stream is ours, told apart by its id.
+The library's HTTP/3 sees only what is HTTP/3 proper: the CONNECT stream and the relay's control and
+QPACK streams. It takes the answers on streams that we opened for HTTP/3 frames, which they are not,
+and would end the connection; so every other stream is ours, told apart by its id.
 """
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
-from aioquic.h3.connection import H3Connection, Setting
-from aioquic.h3.events import DataReceived, H3Event, HeadersReceived
-from aioquic.quic import events as quic_events
 from msgspec import Struct
 
 from casfs.errors import NegotiationError, ProtocolError
+from ingest.backends import interface as quic
+from ingest.backends.interface import ENABLE_CONNECT_PROTOCOL, DataReceived, HeadersReceived
 from ingest.capsules import Capsule, CapsuleParser, encode_capsule
 from ingest.moq.varint import encode_varint, read_varint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from aioquic.quic.connection import QuicConnection
-    from aioquic.quic.events import QuicEvent
+    from ingest.backends.interface import HttpEvent, QuicConnection, QuicEvent
 
 ALPN = "h3"
 """HTTP/3 in the TLS handshake (RFC 9114, section 3.1)."""
@@ -39,8 +35,8 @@ NO_ERROR = 0x0100
 _UNI_STREAM = 0x54
 _BIDI_STREAM = 0x41
 _CLOSE_SESSION = 0x2843
-_SETTING_MAX_SESSIONS = (0xC671706A, 0x14E9CD29)
-"""How drafts 07 and 14 say that they do WebTransport; aioquic knows draft 02's way."""
+_SETTINGS_SESSIONS = (0x2B603742, 0xC671706A, 0x14E9CD29)
+"""How drafts 02, 07 and 14 say that they do WebTransport."""
 _BUFFERED_STREAM_REJECTED = 0x3994BD84
 _STREAM_CREATION_ERROR = 0x0103
 _FIRST_ERROR = 0x52E4A40FA8DB
@@ -89,6 +85,12 @@ class StreamStopped(Struct, frozen=True):
     code: int
 
 
+class DatagramReceived(Struct, frozen=True):
+    """A datagram of the session, its prefix removed (RFC 9297, section 2.1)."""
+
+    data: bytes
+
+
 class SessionClosed(Struct, frozen=True):
     """The relay has ended the session."""
 
@@ -97,7 +99,13 @@ class SessionClosed(Struct, frozen=True):
 
 
 WebTransportEvent = (
-    SessionReady | SessionRejected | StreamData | StreamReset | StreamStopped | SessionClosed
+    SessionReady
+    | SessionRejected
+    | StreamData
+    | StreamReset
+    | StreamStopped
+    | DatagramReceived
+    | SessionClosed
 )
 
 
@@ -137,7 +145,7 @@ class WebTransportClient:
         headers: Sequence[tuple[bytes, bytes]],
     ) -> None:
         self._quic = connection
-        self._http = H3Connection(connection, enable_webtransport=True)
+        self._http = connection.open_http()
         self._request = [
             (b":method", b"CONNECT"),
             (b":scheme", b"https"),
@@ -158,7 +166,6 @@ class WebTransportClient:
         self._early: list[WebTransportEvent] = []
         self._receiving: set[int] = set()
         self._sending: set[int] = set()
-        self.datagrams_ignored = 0
 
     # What the MoQ session calls
 
@@ -193,7 +200,7 @@ class WebTransportClient:
         if stream in self._receiving:
             self._receiving.discard(stream)
             self._stopped.add(stream)
-            self._stop(stream, to_http3(code))
+            self._quic.stop_stream(stream, to_http3(code))
 
     def close(self, code: int, reason: str) -> None:
         """End the session (CLOSE_WEBTRANSPORT_SESSION). The connection is the caller's to close."""
@@ -204,66 +211,53 @@ class WebTransportClient:
         capsule = encode_capsule(Capsule(_CLOSE_SESSION, value))
         self._http.send_data(self._session, capsule, end_stream=True)
 
+    @staticmethod
+    def code_of(code: int) -> int | None:
+        """Return the session's code for one with which the connection was closed, if it is one."""
+        return from_http3(code)
+
     # What the connection tells
 
     def handle(self, events: Iterable[QuicEvent]) -> list[WebTransportEvent]:
         """Take the connection's events, return the session's.
-
-        Neighbouring pieces of one stream become one: a packet carries little over a kilobyte.
 
         Raises:
             NegotiationError: the relay does not do WebTransport.
             ProtocolError: it breaks HTTP/3 in a way that ends the session.
         """
         told: list[WebTransportEvent] = []
-        stream = -1
-        chunks: list[bytes] = []
         for event in events:
-            if (
-                isinstance(event, quic_events.StreamDataReceived)
-                and event.stream_id in self._receiving
-            ):
-                if event.stream_id != stream and chunks:
-                    self._tell(stream, b"".join(chunks), told)
-                    chunks = []
-                stream = event.stream_id
-                chunks.append(event.data)
+            if isinstance(event, quic.StreamDataReceived) and event.stream_id in self._receiving:
                 if event.end_stream:
-                    self._receiving.discard(stream)
-                    self._tell(stream, b"".join(chunks), told, end=True)
-                    chunks = []
-                continue
-            if chunks:
-                self._tell(stream, b"".join(chunks), told)
-                chunks = []
-            self._handle(event, told)
-        if chunks:
-            self._tell(stream, b"".join(chunks), told)
+                    self._receiving.discard(event.stream_id)
+                self._tell(event.stream_id, event.data, told, end=event.end_stream)
+            else:
+                self._handle(event, told)
         return told
 
     def _handle(self, event: QuicEvent, told: list[WebTransportEvent]) -> None:
         match event:
-            case quic_events.StreamDataReceived(stream_id=stream):
+            case quic.StreamDataReceived(stream_id=stream):
                 if stream == self._session or stream in self._http_streams:
                     self._to_http(event, told)
                 elif stream in self._stopped or stream in self._refused:
                     self._drop(event, told)
                 elif stream & 1:
                     self._first_bytes(event, told)
-            case quic_events.StreamReset(stream_id=stream, error_code=code):
-                self._on_reset(stream, code, event, told)
-            case quic_events.StopSendingReceived(stream_id=stream, error_code=code):
+            case quic.StreamReset():
+                self._on_reset(event, told)
+            case quic.StopSendingReceived(stream_id=stream, error_code=code):
                 if stream == self._session:
                     self._end(_stream_code(code), "the relay stopped the session's stream", told)
                 elif stream in self._sending:
                     self._sending.discard(stream)
                     told.append(StreamStopped(stream, _stream_code(code)))
-            case quic_events.DatagramFrameReceived():
-                self.datagrams_ignored += 1
+            case quic.DatagramFrameReceived(data=data):
+                quarter = read_varint(data, 0)
+                if self._ready and quarter is not None and 4 * quarter[0] == self._session:
+                    told.append(DatagramReceived(data[quarter[1] :]))
 
-    def _first_bytes(
-        self, event: quic_events.StreamDataReceived, told: list[WebTransportEvent]
-    ) -> None:
+    def _first_bytes(self, event: quic.StreamDataReceived, told: list[WebTransportEvent]) -> None:
         """Find out whose stream this is: WebTransport's, or HTTP/3's own (RFC 9114, section 6.2).
 
         The prefix may come in pieces.
@@ -274,7 +268,7 @@ class WebTransportClient:
         kind = read_varint(data, 0)
         if kind is not None and uni and kind[0] in _HTTP_STREAMS:
             self._http_streams.add(stream)
-            whole = quic_events.StreamDataReceived(data, event.end_stream, stream)
+            whole = quic.StreamDataReceived(stream, data, event.end_stream)
             self._to_http(whole, told)
             return
         if kind is not None and kind[0] != (_UNI_STREAM if uni else _BIDI_STREAM):
@@ -294,7 +288,7 @@ class WebTransportClient:
             self._receiving.add(stream)
         self._tell(stream, data[session[1] :], told, end=event.end_stream)
 
-    def _drop(self, event: quic_events.StreamDataReceived, told: list[WebTransportEvent]) -> None:
+    def _drop(self, event: quic.StreamDataReceived, told: list[WebTransportEvent]) -> None:
         """Take the rest of a stream that we do not want."""
         stream = event.stream_id
         if event.end_stream:
@@ -303,12 +297,10 @@ class WebTransportClient:
             self._stopped.discard(stream)
             self._refused.discard(stream)
 
-    def _to_http(
-        self, event: quic_events.StreamDataReceived, told: list[WebTransportEvent]
-    ) -> None:
+    def _to_http(self, event: quic.StreamDataReceived, told: list[WebTransportEvent]) -> None:
         self._http_bytes += len(event.data)
         try:
-            answers = self._http.handle_event(event)
+            answers = list(self._http.handle(event))
         except Exception as error:  # noqa: BLE001 - hostile bytes must not end the program
             raise ProtocolError(
                 f"the relay's HTTP/3 cannot be processed ({type(error).__name__})"
@@ -317,20 +309,19 @@ class WebTransportClient:
             self._on_http(answer, told)
         if self._http_bytes > _HTTP_BYTES:
             raise ProtocolError("the relay sends endless HTTP/3 headers or settings")
-        if self._session is None and self._http.received_settings is not None:
-            self._connect(self._http.received_settings)
+        if self._session is None and self._http.settings is not None:
+            self._connect(self._http.settings)
 
-    def _connect(self, settings: dict[int, int]) -> None:
+    def _connect(self, settings: Mapping[int, int]) -> None:
         """Ask for the session, now that the relay says what it can (RFC 9220, section 3)."""
-        sessions = (Setting.ENABLE_WEBTRANSPORT, *_SETTING_MAX_SESSIONS)
-        if not settings.get(Setting.ENABLE_CONNECT_PROTOCOL) or not any(
-            settings.get(setting) for setting in sessions
+        if not settings.get(ENABLE_CONNECT_PROTOCOL) or not any(
+            settings.get(setting) for setting in _SETTINGS_SESSIONS
         ):
             raise NegotiationError("the relay speaks HTTP/3, but not WebTransport")
         self._session = self._quic.get_next_available_stream_id()
         self._http.send_headers(self._session, self._request)
 
-    def _on_http(self, event: H3Event, told: list[WebTransportEvent]) -> None:
+    def _on_http(self, event: HttpEvent, told: list[WebTransportEvent]) -> None:
         match event:
             case HeadersReceived(stream_id=stream) if stream == self._session and not self._ready:
                 self._on_response(event.headers, told)
@@ -362,9 +353,8 @@ class WebTransportClient:
             code = int.from_bytes(capsule.value[:4], "big")
             self._end(code, capsule.value[4:].decode("utf-8", "replace"), told)
 
-    def _on_reset(
-        self, stream: int, code: int, event: QuicEvent, told: list[WebTransportEvent]
-    ) -> None:
+    def _on_reset(self, event: quic.StreamReset, told: list[WebTransportEvent]) -> None:
+        stream, code = event.stream_id, event.error_code
         self._prefixes.pop(stream, None)
         self._refused.discard(stream)
         if stream == self._session:
@@ -374,7 +364,7 @@ class WebTransportClient:
             self._stopped.discard(stream)
             told.append(StreamReset(stream, _stream_code(code)))
         elif stream in self._http_streams:
-            self._http.handle_event(event)
+            list(self._http.handle(event))
 
     def _end(self, code: int, reason: str, told: list[WebTransportEvent]) -> None:
         if not self._over:
@@ -400,16 +390,11 @@ class WebTransportClient:
         self._sending.add(stream)
         return stream
 
-    def _abort(self, event: quic_events.StreamDataReceived, code: int) -> None:
+    def _abort(self, event: quic.StreamDataReceived, code: int) -> None:
         """Turn away a stream that the relay opened, in both directions."""
         stream = event.stream_id
         if not stream & 2:
             self._quic.reset_stream(stream, code)
         if not event.end_stream:
             self._refused.add(stream)
-            self._stop(stream, code)
-
-    def _stop(self, stream: int, code: int) -> None:
-        # aioquic raises when the stream is over, of which the event may be still to come.
-        with contextlib.suppress(ValueError):
             self._quic.stop_stream(stream, code)

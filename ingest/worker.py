@@ -24,6 +24,7 @@ class WorkerOptions(Struct, frozen=True):
     cas_root: str
     manifest_root: str
     index: str | None = None
+    sync_strategy: str = "auto"
     flags: tuple[str, ...] = ()
     """Further flags of ``casfs archive``."""
 
@@ -107,6 +108,7 @@ def worker_environment(
         "CASFS_URL": relay,
         "CASFS_CAS_ROOT": options.cas_root,
         "CASFS_MANIFEST_ROOT": options.manifest_root,
+        "CASFS_SYNC_STRATEGY": options.sync_strategy,
         "CASFS_CONFIG": os.devnull,
     }
     if options.index is not None:

@@ -478,6 +478,7 @@ in
           Restart = "on-failure";
           RestartPreventExitStatus = 2;
           RestartSec = 5;
+          WatchdogSec = 60;
           DevicePolicy = "closed";
           DeviceAllow = "/dev/fuse rw";
           IPAddressDeny = "any";

@@ -1,7 +1,8 @@
-"""What no test may touch: the state that the user's own commands keep."""
+"""What no test may touch, the state that the user's own commands keep; and what many share."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,3 +18,21 @@ def state_of_no_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.delenv("STATE_DIRECTORY", raising=False)
         yield
+
+
+@pytest.fixture(
+    params=[
+        "aioquic",
+        pytest.param(
+            "qh3",
+            marks=pytest.mark.skipif(
+                find_spec("qh3") is None, reason="the extra `fast` (qh3) is not installed"
+            ),
+        ),
+    ]
+)
+def quic_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run the test with each QUIC library as the only one that is there."""
+    name: str = request.param
+    monkeypatch.setattr("ingest.backends.choice.available_backends", lambda: (name,))
+    return name

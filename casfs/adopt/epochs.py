@@ -61,6 +61,8 @@ class Candidate(Struct, frozen=True):
     complete: bool
     received: int
     """When it began to come, nanoseconds UTC."""
+    inside: tuple[Digest, int] | None = None
+    """The object in which it lies with others, and where; None if it is an object of its own."""
 
 
 class Placement(Struct, frozen=True):

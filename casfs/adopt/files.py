@@ -1,25 +1,26 @@
 """Imports plain files: each becomes one group of a track, in the order in which they are given.
 
 A file's time of modification counts as the time at which it was received. What the track holds
-already, it is not given again: the bytes decide.
+already, it is not given again: the bytes decide. A large file is read piece by piece, twice: once
+to learn whether the track holds it, once into the store.
 """
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Self
 
 from casfs.adopt.filing import Filing
+from casfs.adopt.reading import open_source
 from casfs.adopt.report import Totals
-from casfs.adopt.source import Problem, SourceError, read_whole
+from casfs.adopt.source import Problem, SourceError
 from casfs.archive import Group
-from casfs.digest import Digest, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from casfs.adopt.report import Tell
     from casfs.archive import Archive
+    from casfs.digest import Digest
 
 
 def import_files(
@@ -44,27 +45,28 @@ def import_files(
         for path in paths:
             totals.lines += 1
             try:
-                payload, modified = _read(path)
+                source = open_source(path)
+                if not end.holds(source.digest) and filing.begin():
+                    # Until now another writer may have put groups in.
+                    end.renew()
+                if end.holds(source.digest):
+                    totals.known += 1
+                    continue
+                staged = filing.stage(source) if source.payload is None else None
             except SourceError as error:
                 totals.problems += 1
                 tell(Problem(problem=error.problem, reason=error.reason, file=path))
-                continue
-            digest = digest_of(payload)
-            if not end.holds(digest) and filing.begin():
-                # Until now another writer may have put groups in.
-                end.renew()
-            if end.holds(digest):
-                totals.known += 1
                 continue
             filing.put(
                 Group(
                     track=track,
                     epoch=end.epoch,
-                    sequence=end.go_on(digest),
-                    frames=(payload,),
-                    digest=digest,
-                    received_start=modified,
-                    received_end=modified,
+                    sequence=end.go_on(source.digest),
+                    frames=() if source.payload is None else (source.payload,),
+                    staged=staged,
+                    digest=source.digest,
+                    received_start=source.modified,
+                    received_end=source.modified,
                 )
             )
     return totals
@@ -119,12 +121,3 @@ class _Track:
         epoch = max((max(reader.epochs(other), default=1) for other in tracks), default=1)
         newest, _ = reader.neighbours(row, epoch, 1 << 62) if row is not None else (None, None)
         return epoch, newest.sequence if newest is not None else -1
-
-
-def _read(path: str) -> tuple[bytes, int]:
-    try:
-        return read_whole(path), max(1, os.stat(path).st_mtime_ns)
-    except FileNotFoundError:
-        raise SourceError("missing", "there is no such file") from None
-    except OSError as error:
-        raise SourceError("unreadable", error.strerror or str(error)) from error

@@ -12,14 +12,20 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
+from casfs.adopt.reading import Source, read_again
+from casfs.adopt.source import SourceError
 from casfs.errors import CasfsError
+from casfs.groups import runs_of
 from casfs.manifests.record import INIT_TRACKS
+from casfs.objects.store import Staged
+from casfs.objects.writing import drop_staged
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from casfs.adopt.report import Totals
-    from casfs.archive import Archive, BroadcastWriter, Group
+    from casfs.archive import Archive, BroadcastWriter, Group, Run
     from casfs.digest import Digest
     from casfs.index.mirror import Mirror
 
@@ -45,6 +51,7 @@ class Filing:
         self._writer: BroadcastWriter | None = None
         self._mirror: Mirror | None = None
         self._batch: list[Group] = []
+        self._runs: list[Digest | None] = []
         self._bytes = 0
         self._batches = 0
         self._inits: dict[str, Digest] = {}
@@ -87,11 +94,32 @@ class Filing:
         if track in INIT_TRACKS:
             self._inits[track] = digest
 
-    def put(self, group: Group) -> None:
-        """Put a group in; it is kept once its batch is full, or at `flush`."""
+    def stage(self, source: Source) -> Staged:
+        """Write a large file's bytes to where its group takes them from (not in a dry run).
+
+        Raises SourceError if they are not those that were read before.
+        """
+        if self._dry_run:
+            return Staged(source.digest, source.size, blocks=None, temporary="", descriptor=-1)
+        with self._open().stage(source.size) as writer:
+            for piece in read_again(source):
+                writer.write(piece)
+            staged = writer.stage()
+        if staged.digest != source.digest:
+            drop_staged(staged)
+            raise SourceError("unreadable", "it changed while it was read")
+        return staged
+
+    def put(self, group: Group, *, run: Digest | None = None) -> None:
+        """Put a group in; it is kept once its batch is full, or at `flush`.
+
+        ``run``: the object in which it lay with others; those of one batch are kept together again.
+        """
         self._batch.append(group)
-        self._bytes += sum(map(len, group.frames))
-        if len(self._batch) >= _BATCH_GROUPS or self._bytes >= _BATCH_BYTES:
+        self._runs.append(run)
+        self._bytes += group.size
+        items = self._runs.count(None) + len(set(self._runs))
+        if items >= _BATCH_GROUPS or self._bytes >= _BATCH_BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -102,13 +130,25 @@ class Filing:
         self._totals.bytes += self._bytes
         self._totals.groups += len(groups)
         if not self._dry_run:
-            for done in self._open().commit(groups):
+            for done in self._open().commit(self._items(groups)):
                 self._totals.new_objects += done.new
                 self._totals.new_bytes += done.record.size if done.new else 0
-        self._batch, self._bytes = [], 0
+        self._batch, self._runs, self._bytes = [], [], 0
         self._batches += 1
         if self._batches % _MIRROR_BATCHES == 0:
             self._follow()
+
+    def _items(self, groups: Sequence[Group]) -> list[Group | Run]:
+        items: list[Group | Run] = []
+        runs: dict[tuple[str, Digest], list[Group]] = {}
+        for group, run in zip(groups, self._runs, strict=True):
+            if run is None:
+                items.append(group)
+            else:
+                runs.setdefault((group.track, run), []).append(group)
+        for together in runs.values():
+            items += runs_of(together)
+        return items
 
     def _with_init(self, group: Group) -> Group:
         """Return the group with what a player needs first, if the archive has that or gets it."""

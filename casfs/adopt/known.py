@@ -162,14 +162,16 @@ class KnownGroups:
         """Say whether the bytes of one group are the beginning of the other's."""
         if shorter.size is None or (longer.size is not None and longer.size < shorter.size):
             return False
-        return self._prefix(longer.digest, shorter.size) == shorter.digest
+        digest, offset = longer.inside or (longer.digest, 0)
+        return self._prefix(digest, offset, shorter.size) == shorter.digest
 
-    def _prefix(self, digest: Digest, size: int) -> Digest | None:
+    def _prefix(self, digest: Digest, offset: int, size: int) -> Digest | None:
         try:
             descriptor = self._archive.objects.open(digest)
         except CasfsError:
             return self._prefix_elsewhere(digest, size)
         with contextlib.suppress(OSError), open(descriptor, "rb") as file:
+            file.seek(offset)
             data = file.read(size)
             if len(data) == size:
                 return digest_of(data)
@@ -221,4 +223,6 @@ def _still_reader(archive: Archive) -> Reader:
 def _candidate(row: GroupRow | None) -> Candidate | None:
     if row is None:
         return None
-    return Candidate(row.epoch, row.sequence, row.hash, row.size, row.complete, row.received_start)
+    inside = (row.hash, row.offset) if row.payload is not None else None
+    place = (row.epoch, row.sequence, row.digest, row.size)
+    return Candidate(*place, row.complete, row.received_start, inside)

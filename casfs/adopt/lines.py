@@ -15,7 +15,9 @@ import msgspec
 from msgspec import Struct
 
 from casfs.digest import Digest
-from casfs.manifests.record import parse_line
+from casfs.manifests.plausible import implausible
+from casfs.manifests.record import RunRecord, parse_line
+from casfs.manifests.runs import kept_groups
 from casfs.timestamps import NANOSECONDS, parse_time
 
 if TYPE_CHECKING:
@@ -76,6 +78,10 @@ class ListedGroup(Struct, frozen=True, kw_only=True):
     """One for each frame, in units of ``timescale``."""
     timescale: int | None = None
     init: Digest | None = None
+    payload: Digest | None = None
+    """BLAKE3 of the payload alone, where the line tells it."""
+    run: bool = False
+    """Whether it was committed together with others in one object."""
     lacking: int = 0
     complete: bool = True
     reason: str = ""
@@ -133,6 +139,35 @@ def read_line(text: bytes) -> ListedGroup | None:
         relay=_origin(members.first(_RELAY, _text) or ""),
         protocol=_text(value.get("protocol")) or "",
     )
+
+
+def read_run(text: bytes) -> list[ListedGroup]:
+    """Return the groups that a line of kind ``run``, which casfs wrote, lists; else nothing."""
+    line = parse_line(text, 0) if _SUM in text[-80:] else None
+    if line is None or not isinstance(line.record, RunRecord) or implausible(line.record):
+        return []
+    return [
+        ListedGroup(
+            hash=kept.record.hash,
+            sequence=int(kept.record.sequence),
+            broadcast=kept.record.broadcast,
+            track=kept.record.track,
+            path=kept.record.path,
+            size=kept.record.size,
+            offset=kept.record.offset,
+            received_start=parse_time(kept.record.received_start),
+            received_end=parse_time(kept.record.received_end),
+            frame_sizes=tuple(kept.record.frame_sizes),
+            timestamps=_numbers(kept.record.frame_timestamps),
+            timescale=_whole(kept.record.timescale) or None,
+            init=kept.record.init,
+            payload=kept.digest,
+            run=True,
+            relay=_origin(kept.record.relay),
+            protocol=kept.record.protocol,
+        )
+        for kept in kept_groups(line.record)
+    ]
 
 
 def names_of_path(parts: Sequence[str]) -> tuple[str | None, str | None]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from casfs.adopt.lines import LineError, ListedGroup, names_of_path, read_line
+from casfs.adopt.lines import LineError, ListedGroup, names_of_path, read_line, read_run
 from casfs.digest import Digest, digest_of
 from casfs.errors import InvalidNameError, storage_error
 from casfs.manifests.record import MAX_LINE_BYTES
@@ -74,6 +74,7 @@ class SourceTree:
         self.objects = os.path.realpath(objects)
         self.manifests = os.path.realpath(manifests)
         self._broadcast = broadcast
+        self._run: tuple[str, bytes] = ("", b"")
 
     def files(self) -> Iterator[str]:
         """Yield the path of each manifest, in order."""
@@ -97,16 +98,19 @@ class SourceTree:
                 for number, text in enumerate(_texts(file), start=1):
                     if not text.strip():
                         continue
-                    yield self._line(path, number, text, from_path)
+                    run = read_run(text.rstrip(b"\r\n")) if len(text) <= MAX_LINE_BYTES else []
+                    for group in run:
+                        yield ListedLine(
+                            group, group.broadcast or "", group.track or "", path, number
+                        )
+                    if not run:
+                        yield self._line(path, number, text, from_path)
         except OSError as error:
             yield Problem(problem="unreadable", reason=error.strerror or str(error), file=path)
 
     def read(self, group: ListedGroup) -> bytes:
         """Return a group's payload, proven; raises SourceError."""
-        data = self._object(group)
-        found = digest_of(data)
-        if found != group.hash:
-            raise SourceError("damaged", f"the object hashes to {found}")
+        data = self._proven(group)
         if group.offset is not None and group.size is not None:
             if group.offset + group.size > len(data):
                 raise SourceError("damaged", f"the object has only {len(data)} bytes")
@@ -115,6 +119,18 @@ class SourceTree:
             raise SourceError(
                 "damaged", f"the object has {len(data)} bytes, but the line says {group.size}"
             )
+        return data
+
+    def _proven(self, group: ListedGroup) -> bytes:
+        """Return an object's content; that of the last run is kept, since its groups follow."""
+        if group.run and self._run[0] == group.hash:
+            return self._run[1]
+        data = self._object(group)
+        found = digest_of(data)
+        if found != group.hash:
+            raise SourceError("damaged", f"the object hashes to {found}")
+        if group.run:
+            self._run = (group.hash, data)
         return data
 
     def prefix(self, digest: Digest, size: int) -> Digest | None:

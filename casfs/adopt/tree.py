@@ -105,8 +105,14 @@ class _TreeImport:
         for file in self._source.files():
             files += 1
             firsts: dict[tuple[str, str], int] = {}
+            line = 0
             for item in self._source.lines(file):
-                self._totals.lines += 1
+                # The groups of a run stand on one line.
+                of_run = isinstance(item, ListedLine) and item.group.run
+                self._totals.lines += not (
+                    isinstance(item, ListedLine) and of_run and item.line == line
+                )
+                line = item.line if isinstance(item, ListedLine) else 0
                 if isinstance(item, Problem):
                     self._report(item)
                 elif item is None:
@@ -181,8 +187,9 @@ class _BroadcastImport:
         """Take a group; False if the archive has it. Raises SourceError."""
         listed = timed.listed
         group = listed.group
-        # A payload that is a part of its object has another hash, which only reading tells.
-        if not group.offset and self._is_known(timed, group.hash, group.size):
+        # A payload that is a part of its object has another hash, which the line may not tell.
+        own = group.payload or (group.hash if not group.offset else None)
+        if own is not None and self._is_known(timed, own, group.size):
             return False
         payload = self._source.read(group)
         digest = digest_of(payload) if group.offset is not None else group.hash
@@ -231,7 +238,8 @@ class _BroadcastImport:
                 init=group.init,
                 relay=group.relay,
                 protocol=group.protocol,
-            )
+            ),
+            run=group.hash if group.run else None,
         )
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from casfs.cli.logs import LogFormat, log_as
-from casfs.cli.options import Duration, RootFlags, pass_roots
-from casfs.cli.output import format_bytes, print_json, printable, say
+from casfs.cli.options import Duration, RootFlags, pass_roots, sync_strategy_option
+from casfs.cli.output import format_bytes, print_json, printable, say, warn_of_inodes
 from casfs.cli.relay_options import RelayFlags, pass_relay, url_option
 
 if TYPE_CHECKING:
@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 )
 @click.option("--duration", type=Duration(), help="End after this time (90s, 15m, 2h).")
 @click.option(
+    "--coalesce",
+    type=click.Choice(["auto", "never"]),
+    default="auto",
+    show_default=True,
+    help="Keep the small groups of a fast track (one audio frame a group) some seconds at a time in"
+    " one object; or each group in its own.",
+)
+@click.option(
     "--wait-for-lock",
     type=Duration(),
     default=0.0,
@@ -44,6 +52,7 @@ if TYPE_CHECKING:
     help="Log on stderr, the state once a minute, instead of showing it.",
 )
 @pass_relay
+@sync_strategy_option
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as one JSON object.")
 @pass_roots
 def archive_command(
@@ -54,9 +63,11 @@ def archive_command(
     broadcast: str,
     tracks: tuple[str, ...],
     duration: float | None,
+    coalesce: str,
     wait_for_lock: float,
     stop_with_stdin: bool,
     log_format: LogFormat | None,
+    sync_strategy: str | None,
     as_json: bool,
 ) -> None:
     """Record a broadcast from a MoQ relay until it is told to stop.
@@ -78,16 +89,19 @@ def archive_command(
         tracks=tuple(dict.fromkeys(tracks)) or DEFAULT_TRACKS,
         tls=relay.tls(),
         session=relay.session(),
+        coalesce=coalesce == "auto",
     )
     if log_format is not None:
         log_as(log_format, broadcast)
+    archive = flags.archive(sync_strategy=sync_strategy)
+    warn_of_inodes(archive.roots, log=log_format is not None)
     run = ForegroundOptions(
         duration=duration,
         wait_for_lock=wait_for_lock,
         stop_with_stdin=stop_with_stdin,
         log_state=log_format is not None,
     )
-    _summarise(record_in_foreground(flags.archive(), options, run), as_json=as_json)
+    _summarise(record_in_foreground(archive, options, run), as_json=as_json)
 
 
 def _summarise(state: RecorderState, *, as_json: bool) -> None:

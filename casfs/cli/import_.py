@@ -10,7 +10,7 @@ import click
 from casfs.adopt.files import import_files
 from casfs.adopt.report import Totals
 from casfs.adopt.tree import import_tree
-from casfs.cli.options import RootFlags, pass_roots
+from casfs.cli.options import RootFlags, pass_roots, sync_strategy_option
 from casfs.cli.output import format_bytes, print_json, printable, progress_console, say
 from casfs.cli.watching import Watching
 from casfs.errors import ConfigError, DamageError
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     "--name", "broadcast", help="Import as this broadcast; with --files it must be given."
 )
 @click.option("--track", help="The track that the files become groups of.")
+@sync_strategy_option
 @click.option("--dry-run", is_flag=True, help="Show what would be imported; change nothing.")
 @click.option(
     "--json",
@@ -52,6 +53,7 @@ def import_command(
     as_files: bool,
     broadcast: str | None,
     track: str | None,
+    sync_strategy: str | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -72,7 +74,7 @@ def import_command(
       casfs import /media/usb/hour --json | tail -n 1 | jq .groups
       casfs import --files --name demo/tv --track clips ad-1.mp4 ad-2.mp4
     """
-    archive = flags.archive()
+    archive = flags.archive(sync_strategy=sync_strategy)
     totals = Totals()
 
     def tell(problem: Problem) -> None:

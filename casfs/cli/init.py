@@ -7,7 +7,7 @@ import os
 import click
 
 from casfs.cli.options import RootFlags, pass_roots
-from casfs.cli.output import print_json, say
+from casfs.cli.output import print_json, say, warn_of_inodes
 from casfs.errors import ConfigError, UsageError
 from casfs.filesystems import IN_MEMORY, NETWORK, filesystem_of
 from casfs.first_run import Begun, begin
@@ -70,6 +70,7 @@ def init_command(
     else:
         check()
         begun = Begun(create(roots).store, created=True)
+    warn_of_inodes(roots)
     if as_json:
         print_json(
             {

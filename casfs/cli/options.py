@@ -12,6 +12,7 @@ from msgspec import Struct
 from casfs.archive import Archive
 from casfs.config import Loaded, Settings, load
 from casfs.errors import ConfigError
+from casfs.objects.syncing import STRATEGIES
 from casfs.quantities import parse_duration
 from casfs.timestamps import parse_time
 
@@ -36,9 +37,9 @@ class RootFlags(Struct, frozen=True):
         """Return these flags, and those of ``other`` where these are not given."""
         return RootFlags(*(getattr(self, name) or getattr(other, name) for name in _NAMES))
 
-    def settings(self) -> Settings:
+    def settings(self, *, sync_strategy: str | None = None) -> Settings:
         """Return the settings in force; raises ConfigError."""
-        return self.load(os.environ, {}).settings
+        return self.load(os.environ, {"sync-strategy": sync_strategy}).settings
 
     def load(self, environment: Mapping[str, str], given: Mapping[str, object]) -> Loaded:
         """Return the settings in force and their origins; ``given``: further flags, by name.
@@ -48,10 +49,15 @@ class RootFlags(Struct, frozen=True):
         flags = {name.replace("_", "-"): getattr(self, name) for name in _NAMES[:3]}
         return load({**flags, **given}, environment, self.config)
 
-    def archive(self) -> Archive:
-        """Open the archive; raises ConfigError, ArchiveError, StorageError."""
-        settings = self.settings()
-        return Archive(settings.roots(), index_path=settings.index)
+    def archive(self, *, sync_strategy: str | None = None) -> Archive:
+        """Open the archive; raises ConfigError, ArchiveError, StorageError.
+
+        ``sync_strategy``: as given to a command that writes objects (`sync_strategy_option`).
+        """
+        settings = self.settings(sync_strategy=sync_strategy)
+        return Archive(
+            settings.roots(), index_path=settings.index, sync_strategy=settings.sync_strategy
+        )
 
 
 def root_options(command: Callable[P, R]) -> Callable[..., R]:
@@ -101,6 +107,15 @@ def pass_roots(command: Callable[Concatenate[RootFlags, P], R]) -> Callable[...,
         return command(flags, *arguments, **options)
 
     return root_options(wrapped)
+
+
+sync_strategy_option = click.option(
+    "--sync-strategy",
+    type=click.Choice(STRATEGIES),
+    help="Make objects durable by fsync of each or by syncfs of their filesystem; auto takes syncfs"
+    " on btrfs alone.  [env: CASFS_SYNC_STRATEGY; default: auto]",
+)
+"""An option of the commands that write objects."""
 
 
 class Duration(click.ParamType[float]):

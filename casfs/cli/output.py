@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING
 import msgspec
 from rich.console import Console
 
+from casfs.capacity import inode_warning
 from casfs.errors import storage_error
 
 if TYPE_CHECKING:
     from msgspec import Struct
     from typing_extensions import Buffer
 
+    from casfs.roots import Roots
+
+_LOG = logging.getLogger(__name__)
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -88,6 +92,20 @@ def print_json(value: Struct | dict[str, object]) -> None:
 def say(text: str = "") -> None:
     """Print one line for people on stdout."""
     print(text)
+
+
+def warn_of_inodes(roots: Roots, object_bytes: float | None = None, *, log: bool = False) -> None:
+    """Say on stderr if the disk of the objects will run out of inodes before it runs out of bytes.
+
+    ``log``: as a message of the log that goes there. Raises StorageError.
+    """
+    warning = inode_warning(roots, object_bytes)
+    if warning is not None:
+        advice = "make it with more inodes (mkfs.ext4 -i 4096), or take XFS, btrfs or ZFS"
+        if log:
+            _LOG.warning("%s; %s", warning, advice)
+        else:
+            print(f"casfs: warning: {warning}; {advice}", file=sys.stderr)
 
 
 def printable(name: str) -> str:

@@ -12,7 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from casfs.cli.options import RootFlags, pass_roots
-from casfs.cli.output import format_bytes, print_json, printable, progress_console, say
+from casfs.cli.output import (
+    format_bytes,
+    print_json,
+    printable,
+    progress_console,
+    say,
+    warn_of_inodes,
+)
 from casfs.errors import NotFoundError, ObjectNotFoundError
 from casfs.timestamps import DAY, date_of, format_time
 
@@ -57,6 +64,9 @@ def stats_command(flags: RootFlags, pattern: str, *, days: int, as_json: bool) -
             f"no broadcast in the archive matches {pattern!r}", advice="casfs ls lists them all"
         )
     unsized = _sizes(archive, totals)
+    if pattern == "*":
+        objects, stored = totals.totals.objects, totals.totals.stored_bytes
+        warn_of_inodes(archive.roots, stored / objects if objects else None)
     if as_json:
         print_json(_plain(totals, unsized))
         return

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from casfs.errors import ConfigError
+from casfs.objects.syncing import StrategyName
 from casfs.quantities import Room
 from casfs.roots import Roots
 
@@ -232,6 +233,13 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     index: Annotated[str | None, Meta(description="The index, if not below the manifest root.")] = (
         None
     )
+    sync_strategy: Annotated[
+        StrategyName,
+        Meta(
+            description="How objects are made durable: by fsync of each, or by syncfs of their"
+            " filesystem; auto takes syncfs on btrfs alone."
+        ),
+    ] = "auto"
     auto_archive: AutoArchive = field(default_factory=AutoArchive)
     expire_when_short: ExpireWhenShort = field(default_factory=ExpireWhenShort)
 

@@ -33,7 +33,8 @@ from casfs.export.placing import Placer, Way
 from casfs.export.selection import Selection
 from casfs.export.target import Target
 from casfs.manifests.locate import LineTexts, find_line
-from casfs.manifests.record import AnyRecord, GroupRecord
+from casfs.manifests.record import AnyRecord, GroupRecord, RunRecord
+from casfs.manifests.runs import kept_groups
 from casfs.objects.local import object_path
 from casfs.timestamps import format_time
 
@@ -152,10 +153,11 @@ class _Export:
         directory = place.directory(self._archive.roots.manifests)
         with (
             LineTexts(directory) as texts,
+            contextlib.closing(self._selection.lines(track, part)) as lines,
             self._file("manifests", place.broadcast, f"{place.track}.jsonl") as file,
         ):
             batch: list[_Wanted] = []
-            for placed in self._selection.lines(track, part):
+            for placed in lines:
                 batch.append(_Wanted(texts.text(placed), placed.line.record))
                 if len(batch) == _BATCH:
                     self._write(file, batch, threads)
@@ -166,8 +168,10 @@ class _Export:
 
     def _write(self, file: BinaryIO, batch: Sequence[_Wanted], threads: ThreadPoolExecutor) -> None:
         """Place the objects of some lines, then write the lines of those that are there."""
-        groups = [wanted.record for wanted in batch if isinstance(wanted.record, GroupRecord)]
-        needed: dict[Digest, GroupRecord] = {}
+        groups = [
+            wanted.record for wanted in batch if isinstance(wanted.record, GroupRecord | RunRecord)
+        ]
+        needed: dict[Digest, GroupRecord | RunRecord] = {}
         for record in groups:
             needed.setdefault(record.hash, record)
             if record.init is not None:
@@ -193,14 +197,14 @@ class _Export:
                 self._lack(first, digest, f"needed first: {outcome}")
         for wanted in batch:
             line = wanted.record
-            if not isinstance(line, GroupRecord):
+            if not isinstance(line, GroupRecord | RunRecord):
                 file.write(wanted.text)
             elif line.hash in self._bad:
                 self._lack(line, line.hash, self._bad[line.hash])
             else:
                 file.write(wanted.text)
-                self._groups += 1
-        self._progress.groups += len(groups)
+                self._groups += sum(1 for _ in kept_groups(line))
+        self._progress.groups += sum(1 for line in groups for _ in kept_groups(line))
 
     def _place(self, digest: Digest) -> _Placed | str:
         """Place an object; return why that could not be done, if the archive is to blame."""
@@ -215,9 +219,11 @@ class _Export:
         except OSError as error:
             raise storage_error(error, "looking at", path) from error
 
-    def _lack(self, record: GroupRecord, digest: Digest, reason: str) -> None:
-        track = record.track or ""
-        self._lacking.append(Lacking(track, record.epoch, record.sequence, digest, reason))
+    def _lack(self, record: GroupRecord | RunRecord, digest: Digest, reason: str) -> None:
+        self._lacking += [
+            Lacking(record.track or "", record.epoch, kept.record.sequence, digest, reason)
+            for kept in kept_groups(record)
+        ]
 
     def _place_of(self, digest: Digest) -> str:
         return os.path.join(self._path, object_path(digest))

@@ -25,7 +25,7 @@ from casfs.export.inits import Inits
 from casfs.export.manifest import Lacking, Progress, Span
 from casfs.export.selection import Selection
 from casfs.export.target import Target
-from casfs.manifests.record import INIT_TRACKS, GroupRecord
+from casfs.manifests.record import INIT_TRACKS
 from casfs.media.groups import samples_of_group
 from casfs.media.layout import Literal
 from casfs.media.recording import flat_recording
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from casfs.archive import Archive
     from casfs.index.reader import Reader
     from casfs.index.rows import TrackRow
+    from casfs.manifests.record import GroupRecord
     from casfs.media.descriptions import SampleDescription
     from casfs.media.recording import Recording
 
@@ -161,14 +162,14 @@ class _Export:
         self._progress.groups_total = sum(part.groups for part in commits.values())
         epochs: dict[int, dict[TrackRow, list[tuple[int, RecordedGroup]]]] = {}
         for track, part in commits.items():
-            for placed in self._selection.lines(track, part):
-                record = placed.line.record
-                if isinstance(record, GroupRecord):
-                    group = self._group(track, record)
-                    self._progress.groups += 1
-                    if group is not None:
-                        own = epochs.setdefault(record.epoch, {}).setdefault(track, [])
-                        own.append((int(record.sequence), group))
+            with contextlib.closing(self._selection.lines(track, part)) as lines:
+                for placed in lines:
+                    for record in self._selection.groups(track, placed.line.record):
+                        group = self._group(track, record)
+                        self._progress.groups += 1
+                        if group is not None:
+                            own = epochs.setdefault(record.epoch, {}).setdefault(track, [])
+                            own.append((int(record.sequence), group))
         ordered: list[RecordedGroup] = []
         for epoch in sorted(epochs):
             streams = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -9,18 +10,21 @@ from msgspec import Struct
 from casfs.errors import NotFoundError
 from casfs.manifests.layout import JournalPlace
 from casfs.manifests.locate import lines_from
-from casfs.manifests.record import GapRecord, GroupRecord
+from casfs.manifests.record import GapRecord
+from casfs.manifests.runs import first_number, kept_groups
 from casfs.names import encode_name
 from casfs.timestamps import parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from casfs.archive import Archive
     from casfs.export.manifest import Span
+    from casfs.index.extents import ExtentRow
     from casfs.index.reader import Reader
     from casfs.index.rows import TrackRow
     from casfs.manifests.locate import PlacedLine
+    from casfs.manifests.record import AnyRecord, GroupRecord
 
 
 class Commits(Struct, frozen=True):
@@ -83,22 +87,35 @@ class Selection:
             encode_name(self.span.broadcast, fold_case=fold), encode_name(track, fold_case=fold)
         )
 
-    def lines(self, track: TrackRow, commits: Commits) -> Iterator[PlacedLine]:
-        """Yield the lines of the groups that stand, and of the gaps, in the order of commits."""
+    def lines(self, track: TrackRow, commits: Commits) -> Generator[PlacedLine]:
+        """Yield the lines of the groups that stand, and of the gaps, in the order of commits.
+
+        The line of a run comes whole, if any of its groups belongs to the span. Whoever may stop
+        before the end closes it (`contextlib.closing`).
+        """
         directory = self.journal(track.name).directory(self._archive.roots.manifests)
-        for placed in lines_from(directory, commits.first):
-            record = placed.line.record
-            if record.n > commits.last:
-                return
-            if isinstance(record, GroupRecord):
-                belongs = (
-                    self.span.holds(parse_time(record.received_start))
-                    and self._reader.group(track.broadcast.number, record.n) is not None
-                )
-            else:
-                belongs = isinstance(record, GapRecord) and self._touches(record)
-            if belongs:
-                yield placed
+        with contextlib.closing(lines_from(directory, commits.first)) as lines:
+            for placed in lines:
+                record = placed.line.record
+                if first_number(record) > commits.last:
+                    return
+                if isinstance(record, GapRecord):
+                    belongs = self._touches(record)
+                else:
+                    belongs = any(True for _ in self.groups(track, record))
+                if belongs:
+                    yield placed
+
+    def groups(self, track: TrackRow, record: AnyRecord) -> Iterator[GroupRecord]:
+        """Yield those groups of a record that belong to the span and stand."""
+        extent: ExtentRow | None = None
+        for kept in kept_groups(record):
+            if not self.span.holds(parse_time(kept.record.received_start)):
+                continue
+            if extent is None or extent.n < kept.record.n:
+                extent = self._reader.extent(track.broadcast.number, kept.record.n)
+            if extent is not None:
+                yield kept.record
 
     def _touches(self, gap: GapRecord) -> bool:
         since, until = self.span.since, self.span.until

@@ -6,6 +6,7 @@ record meets another of its identity, or one that is there already, is gone thro
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -13,7 +14,10 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from casfs.manifests.record import GroupRecord, Record
+from casfs.digest import parse_digest
+from casfs.index.extents import EXTENT_COLUMNS, Member, extent_row, members_of, pack_members
+from casfs.manifests.plausible import check_run, check_sequence
+from casfs.manifests.record import GroupRecord, Record, RunRecord
 from casfs.timestamps import HOUR, parse_time
 
 if TYPE_CHECKING:
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
 
     from casfs.index.expiring import ExpiredHours
 
-_INSERT = "insert into groups values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = f"insert into groups values ({', '.join('?' * 18)})"
 
 
 class Standing(Struct, frozen=True):
@@ -35,7 +39,26 @@ class Standing(Struct, frozen=True):
     expired: bool
 
 
-class _Row(Struct, frozen=True):
+def standing(
+    connection: sqlite3.Connection, journal: int, epoch: int, first: int, last: int
+) -> dict[int, Standing]:
+    """Return what stands for the groups of a journal between two sequences, inclusive."""
+    found: dict[int, Standing] = {}
+    for *row, expired in connection.execute(
+        f"select {EXTENT_COLUMNS}, g.expired from groups g join journals j on j.id = g.journal"
+        " where g.journal = ?1 and g.epoch = ?2 and g.sequence between ?3 - j.span and ?4"
+        " and g.last_sequence >= ?3 and g.current",
+        (journal, epoch, first, last),
+    ):
+        for group in extent_row(row).group_rows():
+            found[group.sequence] = Standing(
+                *(group.broadcast.number, group.n, group.complete, group.size),
+                *(group.received_start, bool(expired)),
+            )
+    return found
+
+
+class _Row(Struct, frozen=True, gc=False):
     """A row of "groups", in the order of its columns."""
 
     number: int
@@ -52,6 +75,10 @@ class _Row(Struct, frozen=True):
     init: bytes | None
     current: bool
     expired: bool
+    groups: int
+    last_sequence: int
+    last_start: int
+    members: bytes | None
 
     @property
     def shown(self) -> bool:
@@ -68,7 +95,7 @@ class JournalRows:
         self,
         connection: sqlite3.Connection,
         journal: int,
-        below: Callable[[GroupRecord, int], Standing | None] | None,
+        below: Callable[[Record, int, int, int], dict[int, Standing]] | None,
         expired: ExpiredHours,
     ) -> None:
         self._connection = connection
@@ -79,22 +106,43 @@ class JournalRows:
         """Whether a record of the index below was superseded."""
 
     def add(self, records: Sequence[Record]) -> None:
-        """Add them, in their order; raises sqlite3.Error."""
-        groups: list[GroupRecord] = []
+        """Add them, in their order.
+
+        Raises sqlite3.Error; ValueError, OverflowError if one cannot be meant so.
+        """
+        groups: list[GroupRecord | RunRecord] = []
         for record in records:
             if isinstance(record, GroupRecord):
+                groups.append(record)
+            elif isinstance(record, RunRecord):
+                check_run(record)
                 groups.append(record)
             else:
                 self._add_event(record)
         if groups and not self._add_new(groups):
             for group in groups:
-                self._add_group(group)
+                self._add_one(group)
+        self._connection.executemany(
+            "insert into blocks values (?, ?, ?) on conflict do nothing",
+            [
+                (bytes.fromhex(group.hash), self._journal, _packed(group.blocks))
+                for group in groups
+                if isinstance(group, GroupRecord) and group.blocks
+            ],
+        )
 
-    def _add_new(self, groups: Sequence[GroupRecord]) -> bool:
+    def _add_new(self, groups: Sequence[GroupRecord | RunRecord]) -> bool:
         """Add groups of which nothing is known yet; return False, with nothing done, if it is."""
         if self._below is not None:
             return False
-        rows = [self._row(group, current=True) for group in groups]
+        rows = [
+            self._group_row(group)
+            if isinstance(group, GroupRecord)
+            else self._row(group, members_of(group), current=True)
+            for group in groups
+        ]
+        if self._meets_a_run(rows):
+            return False
         self._connection.execute("savepoint new_groups")
         try:
             self._connection.executemany(_INSERT, map(msgspec.structs.astuple, rows))
@@ -104,37 +152,71 @@ class JournalRows:
         finally:
             self._connection.execute("release new_groups")
         shown = [row for row in rows if row.shown]
-        for hour, count in Counter(row.received_start // HOUR for row in shown).items():
+        hours: Counter[int] = Counter()
+        for row in shown:
+            hours[row.received_start // HOUR] += row.groups
+        for hour, count in hours.items():
             self._count_hour(hour, count)
-        self._count(len(shown), sum(row.size for row in shown))
+        self._count(sum(row.groups for row in shown), sum(row.size for row in shown))
         self._widen(rows)
         return True
 
-    def _add_group(self, record: GroupRecord) -> None:
-        row = self._row(record, current=True)
-        before = self._standing(row, record)
-        if before is not None:
+    def _meets_a_run(self, rows: Sequence[_Row]) -> bool:
+        """Say whether a run may hold a sequence that another row holds: no constraint would tell.
+
+        Rows that lie across each other without sharing one are taken for meeting, too.
+        """
+        (span,) = self._connection.execute(
+            "select span from journals where id = ?", (self._journal,)
+        ).fetchone()
+        if not span and all(row.members is None for row in rows):
+            return False
+        ranges = sorted((row.epoch, row.sequence, row.last_sequence) for row in rows)
+        for before, after in itertools.pairwise(ranges):
+            if before[0] == after[0] and after[1] <= before[2]:
+                return True
+        for epoch in {epoch for epoch, _, _ in ranges}:
+            own = [(first, last) for other, first, last in ranges if other == epoch]
+            first, last = own[0][0], own[-1][1]
+            if self._connection.execute(
+                "select 1 from groups where journal = ? and epoch = ? and sequence between ? and ?"
+                " and last_sequence >= ? and current limit 1",
+                (self._journal, epoch, first - span, last, first),
+            ).fetchone():
+                return True
+        return False
+
+    def _add_one(self, record: GroupRecord | RunRecord) -> None:
+        members = members_of(record)
+        found = self._standing(record, members)
+        stands: list[bool] = []
+        for member in members:
+            before = found.get(member.sequence)
             # A complete group stands for ever; an incomplete one gives way to any later record.
             # Damage may bring a record twice or out of order: that changes nothing.
-            if before.complete or before.n >= record.n:
-                row = msgspec.structs.replace(row, current=False)
-            else:
+            stands.append(before is None or not (before.complete or before.n >= member.n))
+            if before is not None and stands[-1]:
                 self._supersede(before)
-        self._connection.execute(f"{_INSERT} on conflict do nothing", msgspec.structs.astuple(row))
-        if row.shown:
-            self._count_hour(row.received_start // HOUR, 1)
-            self._count(1, row.size)
-        self._widen([row])
+        rows: list[_Row] = []
+        at = 0
+        for current, part in itertools.groupby(stands):
+            count = len(list(part))
+            rows.append(self._row(record, members[at : at + count], current=current))
+            at += count
+        for row in rows:
+            values = msgspec.structs.astuple(row)
+            self._connection.execute(f"{_INSERT} on conflict do nothing", values)
+            if row.shown:
+                self._count_hour(row.received_start // HOUR, row.groups)
+                self._count(row.groups, row.size)
+        self._widen(rows)
 
-    def _standing(self, row: _Row, record: GroupRecord) -> Standing | None:
-        found = self._connection.execute(
-            "select number, n, complete, size, received_start, expired from groups"
-            " where journal = ? and epoch = ? and sequence = ? and current",
-            (row.journal, row.epoch, row.sequence),
-        ).fetchone()
-        if found is not None:
-            return Standing(*found)
-        return self._below(record, row.sequence) if self._below is not None else None
+    def _standing(
+        self, record: GroupRecord | RunRecord, members: Sequence[Member]
+    ) -> dict[int, Standing]:
+        place = (record.epoch, members[0].sequence, members[-1].sequence)
+        found = standing(self._connection, self._journal, *place)
+        return found if self._below is None else self._below(record, *place) | found
 
     def _supersede(self, before: Standing) -> None:
         cursor = self._connection.execute(
@@ -165,32 +247,73 @@ class JournalRows:
         )
 
     def _widen(self, rows: Sequence[_Row]) -> None:
-        starts = [row.received_start for row in rows if not row.expired]
-        if not starts:
+        span = max(row.last_sequence - row.sequence for row in rows)
+        if span:
+            self._connection.execute(
+                "update journals set span = max(span, ?) where id = ?", (span, self._journal)
+            )
+        living = [row for row in rows if not row.expired]
+        if not living:
             return
         self._connection.execute(
             "update journals set first = min(coalesce(first, ?1), ?1),"
             " last = max(coalesce(last, ?2), ?2) where id = ?3",
-            (min(starts), max(starts), self._journal),
+            (
+                min(row.received_start for row in living),
+                max(row.last_start for row in living),
+                self._journal,
+            ),
         )
 
-    def _row(self, record: GroupRecord, *, current: bool) -> _Row:
-        received_start = parse_time(record.received_start)
+    def _row(
+        self, record: GroupRecord | RunRecord, members: Sequence[Member], *, current: bool
+    ) -> _Row:
+        """Return the row of some groups of a record that lie one behind another."""
+        received_start = min(member.received_start for member in members)
+        return _Row(
+            record.number,
+            members[-1].n,
+            self._journal,
+            record.epoch,
+            members[0].sequence,
+            bytes.fromhex(record.hash),
+            members[0].offset,
+            sum(member.size for member in members),
+            received_start,
+            max(member.received_end for member in members),
+            not isinstance(record, GroupRecord) or record.complete,
+            bytes.fromhex(record.init) if record.init is not None else None,
+            current,
+            self._expired.name(record.number, received_start // HOUR, members[-1].n),
+            len(members),
+            members[-1].sequence,
+            max(member.received_start for member in members),
+            None if isinstance(record, GroupRecord) else pack_members(members),
+        )
+
+    def _group_row(self, record: GroupRecord) -> _Row:
+        """Return what `_row` would, for the record that nearly every line is."""
+        sequence = check_sequence(int(record.sequence))
+        start = parse_time(record.received_start)
         return _Row(
             record.number,
             record.n,
             self._journal,
             record.epoch,
-            int(record.sequence),
+            sequence,
             bytes.fromhex(record.hash),
             record.offset,
             record.size,
-            received_start,
+            start,
             parse_time(record.received_end),
             record.complete,
             bytes.fromhex(record.init) if record.init is not None else None,
-            current,
-            self._expired.name(record.number, received_start // HOUR, record.n),
+            True,
+            self._expired.name(record.number, start // HOUR, record.n),
+            1,
+            sequence,
+            start,
+            None,
         )
 
     def _add_event(self, record: Record) -> None:
@@ -205,3 +328,7 @@ class JournalRows:
                 msgspec.json.encode(record).decode(),
             ),
         )
+
+
+def _packed(blocks: Sequence[str]) -> bytes:
+    return bytes.fromhex("".join(map(parse_digest, blocks)))

@@ -112,7 +112,7 @@ _Totals = dict[int, tuple[int, int]]
 
 
 def _totals(connection: sqlite3.Connection, journal: int, hours: dict[int, ExpiredHour]) -> _Totals:
-    query = f"select count(*), coalesce(sum(size), 0) from groups where {_SHOWN}"
+    query = f"select coalesce(sum(groups), 0), coalesce(sum(size), 0) from groups where {_SHOWN}"
     return {hour: connection.execute(query, (journal, hour)).fetchone() for hour in hours}
 
 
@@ -131,13 +131,13 @@ def _recount(connection: sqlite3.Connection, journal: int, before: _Totals, afte
     )
     first, last = (
         connection.execute(
-            f"select {function}(received_start) from groups where journal = ?1 and not expired"
+            f"select {function} from groups where journal = ?1 and not expired"
             f" and received_start / {HOUR} = (select received_start / {HOUR} from groups"
             f" where journal = ?1 and not expired order by received_start / {HOUR} {order}"
             " limit 1)",
             (journal,),
         ).fetchone()[0]
-        for function, order in (("min", "asc"), ("max", "desc"))
+        for function, order in (("min(received_start)", "asc"), ("max(last_start)", "desc"))
     )
     connection.execute(
         "update journals set groups = groups + ?, bytes = bytes + ?, first = ?, last = ?"

@@ -36,7 +36,7 @@ class HourHolding(Struct, frozen=True):
     hour: int
     """Since the Unix epoch."""
     records: int
-    """Closed records that are not expired: those that an expiry would name."""
+    """Closed groups that are not expired, superseded ones too: those that an expiry would name."""
     groups: int
     """Of these, what shows."""
     bytes: int
@@ -107,8 +107,8 @@ def _hours(index: Index, number: int, through: int) -> tuple[HourHolding, ...]:
     uses: dict[int, list[MediaUse]] = {}
     for hour, epoch, init, last_n, *sums in index.select(
         f"select g.received_start / {HOUR}, g.epoch, g.init, max(g.n),"
-        " sum(not g.expired and g.n <= ?),"
-        f" sum({_SHOWN} and g.n <= ?), sum(g.size * ({_SHOWN} and g.n <= ?)),"
+        " sum(g.groups * (not g.expired and g.n <= ?)),"
+        f" sum(g.groups * ({_SHOWN} and g.n <= ?)), sum(g.size * ({_SHOWN} and g.n <= ?)),"
         f" sum(g.size * {_SHOWN}) {_FROM} not in ({_MARKS}) group by 1, 2, 3",
         (through, through, through, number, *INIT_TRACKS),
     ):

@@ -20,11 +20,13 @@ from msgspec import Struct
 
 from casfs.digest import Digest
 from casfs.durable import open_directory
-from casfs.index.applying import JournalRows, Standing
+from casfs.index import sequences
+from casfs.index.applying import JournalRows, Standing, standing
 from casfs.index.expiring import ExpiredHours, apply_expiries, forget_expiries
-from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary, group_row
+from casfs.index.extents import EXTENT_COLUMNS, ExtentRow, extent_row
+from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary
 from casfs.index.schema import SCHEMA_VERSION, create_tables
-from casfs.manifests.record import GroupRecord, Line, Position, Record
+from casfs.manifests.record import Line, Position, Record
 from casfs.timestamps import HOUR
 
 if TYPE_CHECKING:
@@ -37,12 +39,11 @@ IndexFault = sqlite3.Error
 
 _BUSY_SECONDS = 30.0
 _PAGE = 1000
-_GROUP_COLUMNS = (
-    "j.number, j.broadcast, j.track, g.n, g.epoch, g.sequence, g.hash, g.offset, g.size,"
-    " g.received_start, g.received_end, g.complete, g.init"
-)
+_ALL_HOURS = 1 << 62
 _SHOWN = "g.current and not g.expired"
-_FROM_GROUPS = f"select {_GROUP_COLUMNS} from groups g join journals j on j.id = g.journal"
+_FROM_GROUPS = (
+    f"select {EXTENT_COLUMNS}, {_SHOWN} from groups g join journals j on j.id = g.journal"
+)
 
 
 class JournalRow(Struct, frozen=True):
@@ -221,7 +222,8 @@ class Index:
     ) -> bool:
         """Apply ``lines``, which lead from ``since`` to ``position``; False if others were faster.
 
-        ``below``: the index that this one overlays.
+        ``below``: the index that this one overlays. Raises ValueError, OverflowError, with nothing
+        applied, if a record is not `casfs.manifests.plausible`.
         """
         known = [line.record for line in lines if isinstance(line.record, Record)]
         connection = self._connection
@@ -263,7 +265,7 @@ class Index:
             if row is not None:
                 if place.of_expiries:
                     forget_expiries(connection, *row)
-                for table in ("groups", "hours", "events", "hidden"):
+                for table in ("groups", "blocks", "hours", "events", "hidden"):
                     connection.execute(f"delete from {table} where journal = ?", row)
                 connection.execute("delete from journals where id = ?", row)
 
@@ -325,59 +327,68 @@ class Index:
         ) or (0, 0, None, None)
         return TrackSummary(track, *row)
 
-    def hours(self, track: TrackRow) -> dict[int, int]:
-        """Return how many current groups each hour holds (an overlay: how many more)."""
+    def hours(
+        self, track: TrackRow, first: int = -_ALL_HOURS, last: int = _ALL_HOURS
+    ) -> dict[int, int]:
+        """Return how many current groups each hour holds (an overlay: how many more).
+
+        Of the hours from ``first`` to ``last``, since the Unix epoch.
+        """
         rows = self._connection.execute(
             "select h.hour, h.groups from hours h join journals j on j.id = h.journal"
-            " where j.number = ? and j.track = ? and h.groups != 0",
-            (track.broadcast.number, track.name),
+            " where j.number = ? and j.track = ? and h.hour between ? and ? and h.groups != 0",
+            (track.broadcast.number, track.name, first, last),
         )
         return {row[0]: row[1] for row in rows.fetchall()}
 
-    def groups(self, track: TrackRow, hour: int, after: int, most: int) -> list[GroupRow]:
-        """Return up to ``most`` current groups of one hour in rising ``n > after``."""
+    def extents(self, track: TrackRow, hour: int, after: int, most: int) -> list[ExtentRow]:
+        """Return up to ``most`` extents of current groups of one hour in rising ``n > after``."""
         rows = self._connection.execute(
             f"{_FROM_GROUPS} where g.journal = (select id from journals where number = ?"
             f" and track = ?) and g.received_start / {HOUR} = ? and g.n > ? and {_SHOWN}"
             " order by g.n limit ?",
             (track.broadcast.number, track.name, hour, after, most),
         )
-        return [group_row(row) for row in rows.fetchall()]
+        return [extent_row(row) for row in rows.fetchall()]
+
+    def groups(self, track: TrackRow, hour: int, after: int, most: int) -> list[GroupRow]:
+        """Return the current groups of ``most`` extents of one hour in rising ``n > after``."""
+        extents = self.extents(track, hour, after, most)
+        return [row for extent in extents for row in extent.group_rows() if row.n > after]
 
     def newest(self, track: TrackRow, *, complete: bool) -> GroupRow | None:
         """Return the current group of the highest epoch and sequence."""
+        return sequences.newest(self, track, complete=complete)
+
+    def extent(self, number: int, n: int) -> ExtentRow | None:
+        """Return the extent with the current group that has this commit number."""
         row = self._one(
-            f"{_FROM_GROUPS} where g.journal = (select id from journals where number = ?"
-            f" and track = ?) and g.complete = ? and {_SHOWN}"
-            " order by g.epoch desc, g.sequence desc limit 1",
-            (track.broadcast.number, track.name, complete),
+            f"{_FROM_GROUPS} where g.number = ? and g.n >= ? order by g.n limit 1", (number, n)
         )
-        return group_row(row) if row else None
+        extent = extent_row(row) if row is not None and row[-1] else None
+        return extent if extent is not None and extent.n - extent.groups < n else None
 
     def group(self, number: int, n: int) -> GroupRow | None:
-        """Return the current group that this record committed."""
-        row = self._one(
-            f"{_FROM_GROUPS} where g.number = ? and g.n = ? and {_SHOWN}",
-            (number, n),
-        )
-        return group_row(row) if row else None
+        """Return the current group that has this commit number."""
+        extent = self.extent(number, n)
+        return extent.numbered(n) if extent is not None else None
+
+    def extent_of(self, track: TrackRow, epoch: int, sequence: int) -> ExtentRow | None:
+        """Return the extent with the current group of this identity."""
+        return sequences.extent_of(self, track, epoch, sequence)
 
     def find(self, track: TrackRow, epoch: int, sequence: int) -> GroupRow | None:
         """Return the current group of this identity."""
-        row = self._one(
-            f"{_FROM_GROUPS} where g.journal = (select id from journals where number = ?"
-            f" and track = ?) and g.epoch = ? and g.sequence = ? and {_SHOWN}",
-            (track.broadcast.number, track.name, epoch, sequence),
-        )
-        return group_row(row) if row else None
+        extent = self.extent_of(track, epoch, sequence)
+        return extent.group_of(sequence) if extent is not None else None
 
     def referencing(self, digest: Digest) -> list[GroupRow]:
-        """Return the group records that need this object for their payload, superseded ones too."""
+        """Return the groups whose payload lies in this object, superseded ones too."""
         rows = self._connection.execute(
             f"{_FROM_GROUPS} where g.hash = ? and not g.expired order by g.number, g.n",
             (bytes.fromhex(digest),),
         )
-        return [group_row(row) for row in rows.fetchall()]
+        return [group for row in rows.fetchall() for group in extent_row(row).group_rows()]
 
     def objects(self, shard: str) -> Iterator[tuple[Digest, int | None]]:
         """Yield each object of a shard that a record needs, and the bytes it must have at least.
@@ -400,33 +411,11 @@ class Index:
         self, track: TrackRow, epoch: int, sequence: int
     ) -> tuple[GroupRow | None, GroupRow | None]:
         """Return the current groups of the epoch with the next lower and next higher sequence."""
-        found = [
-            self._one(
-                f"{_FROM_GROUPS} where g.journal = (select id from journals where number = ?"
-                f" and track = ?) and g.epoch = ? and g.sequence {relation} ? and {_SHOWN}"
-                f" order by g.sequence {direction} limit 1",
-                (track.broadcast.number, track.name, epoch, sequence),
-            )
-            for relation, direction in (("<", "desc"), (">", "asc"))
-        ]
-        below, above = (group_row(row) if row else None for row in found)
-        return below, above
+        return sequences.neighbours(self, track, epoch, sequence)
 
     def epochs(self, track: TrackRow) -> list[int]:
         """Return the epochs in which the track has current groups, in order."""
-        rows = self._connection.execute(
-            "with recursive leap (epoch) as ("
-            " select min(epoch) from groups where journal = ?1 and current and not expired"
-            " union all"
-            " select (select min(epoch) from groups where journal = ?1 and current and not expired"
-            " and epoch > leap.epoch) from leap where leap.epoch is not null)"
-            " select epoch from leap where epoch is not null",
-            self._one(
-                "select coalesce((select id from journals where number = ? and track = ?), 0)",
-                (track.broadcast.number, track.name),
-            ),
-        )
-        return [row[0] for row in rows.fetchall()]
+        return sequences.epochs(self, track)
 
     def select(self, query: str, values: Sequence[object] = ()) -> Iterator[Any]:
         """Yield the rows that a module of this package asks for, a few in memory at a time."""
@@ -450,14 +439,11 @@ class Index:
             return False
         return self._one("select 1 from hidden where number = ? and n = ?", (number, n)) is not None
 
-    def _standing(self, record: GroupRecord, sequence: int) -> Standing | None:
+    def _standing(self, record: Record, epoch: int, first: int, last: int) -> dict[int, Standing]:
         row = self._one(
-            "select number, n, complete, size, received_start, expired from groups where journal ="
-            " (select id from journals where number = ? and track = ?)"
-            " and epoch = ? and sequence = ? and current",
-            (record.number, record.track, record.epoch, sequence),
+            "select id from journals where number = ? and track = ?", (record.number, record.track)
         )
-        return None if row is None else Standing(*row)
+        return standing(self._connection, row[0], epoch, first, last) if row is not None else {}
 
     def _one(self, query: str, values: Sequence[object]) -> Any:  # noqa: ANN401  a row of SQLite
         return self._connection.execute(query, values).fetchone()

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from casfs.digest import Digest
-    from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary
+    from casfs.index.extents import ExtentRow
+    from casfs.index.rows import BroadcastRow, GroupEntry, GroupRow, TrackRow, TrackSummary
 
 
 class Lookup(Protocol):
@@ -44,14 +45,44 @@ class Lookup(Protocol):
         a listing can stop at any point.
         """
 
+    def extents(
+        self, track: TrackRow, start: int, stop: int, *, after: int = 0
+    ) -> Iterator[ExtentRow]:
+        """Yield what holds these groups, each time as one: a run, or a group with its own record.
+
+        In the same order, with the commit numbers of their last groups. Those at the edges may
+        hold other groups, too.
+        """
+
+    def group_entries(
+        self, track: TrackRow, hour: int, *, after: int, most: int
+    ) -> Sequence[GroupEntry]:
+        """Return extents of one hour (since the Unix epoch) with ``n > after``, in rising ``n``.
+
+        At most ``most``; fewer say nothing about whether there are more, none says that there are
+        not.
+        """
+
     def newest(self, track: TrackRow) -> GroupRow | None:
         """Return the complete group with the highest (epoch, sequence); if none, an incomplete."""
 
     def group(self, broadcast_number: int, n: int) -> GroupRow | None:
-        """Return the group that this record committed, or None if it is unknown or superseded."""
+        """Return the group with this commit number, or None if it is unknown or superseded."""
+
+    def extent(self, broadcast_number: int, n: int) -> ExtentRow | None:
+        """Return the extent that holds this group, or None."""
 
     def find(self, track: TrackRow, epoch: int, sequence: int) -> GroupRow | None:
         """Return the group of this identity, or None."""
 
+    def extent_of(self, track: TrackRow, epoch: int, sequence: int) -> ExtentRow | None:
+        """Return the extent that holds the group of this identity, or None."""
+
     def referencing(self, digest: Digest) -> Iterator[GroupRow]:
         """Yield every group whose payload lies in this object."""
+
+    def block_hashes(self, digest: Digest) -> Sequence[Digest]:
+        """Return the BLAKE3 of each block (`casfs.digest.BLOCK_BYTES`) of an object.
+
+        Empty if no record tells them: they stand in the records of objects above that size.
+        """

@@ -35,7 +35,7 @@ def needed_objects(
     if broadcasts is None and since is None and until is None:
         yield from index.objects(shard)
         return
-    chosen = "not expired and received_start >= ?3 and received_start < ?4"
+    chosen = "not expired and last_start >= ?3 and received_start < ?4"
     if broadcasts is not None:
         chosen += " and number in (select value from json_each(?5))"
     rows = index.select(

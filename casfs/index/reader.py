@@ -14,7 +14,9 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from casfs.index.blocks import block_hashes
 from casfs.index.index import Index, IndexFault
+from casfs.index.listing import group_entries
 from casfs.index.mirror import HeadOf, catch_up_journal, no_head
 from casfs.index.references import references
 from casfs.index.rows import TrackSummary
@@ -32,8 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from casfs.digest import Digest
+    from casfs.index.extents import ExtentRow
     from casfs.index.references import References
-    from casfs.index.rows import BroadcastRow, GroupRow, TrackRow
+    from casfs.index.rows import BroadcastRow, GroupEntry, GroupRow, TrackRow
     from casfs.index.statistics import ArchiveTotals
     from casfs.manifests.record import Position
 
@@ -41,6 +44,7 @@ T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
 _PAGE = 1000
+_HOURS = 1 << 40  # more than any time has
 _INDEX = "."  # no journal's place
 _FRESH_SECONDS = 0.2
 _RETRY_SECONDS = 5.0
@@ -123,24 +127,41 @@ class Reader:
 
     def hours(self, track: TrackRow) -> Sequence[int]:
         """Return the hours that hold groups by received-start, as hours since the Unix epoch."""
-
-        def hours(indexes: Sequence[Index]) -> list[int]:
-            total: Counter[int] = Counter()
-            for index in indexes:
-                total.update(index.hours(track))
-            return sorted(hour for hour, groups in total.items() if groups > 0)
-
-        return self._ask_track(track, hours)
+        return self._ask_track(track, partial(_hours, track, ()))
 
     def groups(
         self, track: TrackRow, start: int, stop: int, *, after: int = 0
     ) -> Iterator[GroupRow]:
         """Yield groups, hour by hour, as `casfs.index.lookup.Lookup` says."""
-        for hour in self.hours(track):
-            if (hour + 1) * HOUR > start and hour * HOUR < stop:
-                for row in self._hour(track, hour, after):
-                    if start <= row.received_start < stop:
-                        yield row
+        for extent in self.extents(track, start, stop, after=after):
+            for row in extent.group_rows():
+                if start <= row.received_start < stop and row.n > after:
+                    yield row
+
+    def extents(
+        self, track: TrackRow, start: int, stop: int, *, after: int = 0
+    ) -> Iterator[ExtentRow]:
+        """Yield extents, hour by hour, as `casfs.index.lookup.Lookup` says."""
+        # Bounded before the question: a track of years has as many hours as a short one groups.
+        bounds = (max(start // HOUR, -_HOURS), min((stop - 1) // HOUR, _HOURS))
+        for hour in self._ask_track(track, partial(_hours, track, bounds)):
+            for row in self._hour(track, hour, after):
+                if row.received_start < stop and row.last_start >= start:
+                    yield row
+
+    def group_entries(
+        self, track: TrackRow, hour: int, *, after: int, most: int
+    ) -> Sequence[GroupEntry]:
+        """Return extents of one hour, as `casfs.index.lookup.Lookup` says."""
+        number = track.broadcast.number
+        while page := self._ask_track(
+            track, partial(group_entries, track=track, hour=hour, after=after, most=most)
+        ):
+            shown = [entry for entry in page if not self._overlay.hides(number, entry.n)]
+            if shown:
+                return shown
+            after = page[-1].n
+        return ()
 
     def newest(self, track: TrackRow) -> GroupRow | None:
         """Return the complete group with the highest (epoch, sequence); if none, an incomplete."""
@@ -156,8 +177,13 @@ class Reader:
         return self._ask_track(track, newest)
 
     def group(self, broadcast_number: int, n: int) -> GroupRow | None:
-        """Return the group that this record committed, or None if unknown or superseded."""
-        find = partial(_find_group, broadcast_number, n)
+        """Return the group with this commit number, or None if unknown or superseded."""
+        extent = self.extent(broadcast_number, n)
+        return None if extent is None else extent.numbered(n)
+
+    def extent(self, broadcast_number: int, n: int) -> ExtentRow | None:
+        """Return the extent with that group, or None."""
+        find = partial(_find_extent, broadcast_number, n)
         known = self._ask(list, find)
         if known is None:
             # It may have been committed a moment ago, in any broadcast.
@@ -169,10 +195,15 @@ class Reader:
 
     def find(self, track: TrackRow, epoch: int, sequence: int) -> GroupRow | None:
         """Return the group of this identity, or None."""
+        extent = self.extent_of(track, epoch, sequence)
+        return None if extent is None else extent.group_of(sequence)
+
+    def extent_of(self, track: TrackRow, epoch: int, sequence: int) -> ExtentRow | None:
+        """Return the extent with the group of this identity, or None."""
         return self._ask_track(
             track,
             lambda indexes: _first(
-                index.find(track, epoch, sequence) for index in reversed(indexes)
+                index.extent_of(track, epoch, sequence) for index in reversed(indexes)
             ),
         )
 
@@ -182,6 +213,10 @@ class Reader:
             self._all_places,
             lambda indexes: [row for index in indexes for row in index.referencing(digest)],
         )
+
+    def block_hashes(self, digest: Digest) -> Sequence[Digest]:
+        """Return the hash of each block of an object, as `casfs.index.lookup.Lookup` says."""
+        return self._ask(self._all_places, partial(block_hashes, digest=digest))
 
     def epochs(self, track: TrackRow) -> Sequence[int]:
         """Return the epochs in which the track has groups, in order."""
@@ -254,7 +289,7 @@ class Reader:
     def _ask_track(self, track: TrackRow, question: Callable[[Sequence[Index]], T]) -> T:
         return self._ask(lambda: [self._place(track.broadcast.name, track.name)], question)
 
-    def _hour(self, track: TrackRow, hour: int, after: int) -> Iterator[GroupRow]:
+    def _hour(self, track: TrackRow, hour: int, after: int) -> Iterator[ExtentRow]:
         while True:
             page = self._ask_track(track, partial(_page, track, hour, after))
             yield from (row for row in page if not self._hidden(row))
@@ -339,16 +374,24 @@ class Reader:
         self._fresh.clear()
 
 
-def _page(track: TrackRow, hour: int, after: int, indexes: Sequence[Index]) -> list[GroupRow]:
-    """Return a page of an hour. Commit numbers only rise from the index to the overlay."""
-    page: list[GroupRow] = []
+def _hours(track: TrackRow, bounds: Sequence[int], indexes: Sequence[Index]) -> list[int]:
+    """Return the hours that hold groups, of those from the first of the bounds to the second."""
+    total: Counter[int] = Counter()
     for index in indexes:
-        page += index.groups(track, hour, after, _PAGE - len(page))
+        total.update(index.hours(track, *bounds))
+    return sorted(hour for hour, groups in total.items() if groups > 0)
+
+
+def _page(track: TrackRow, hour: int, after: int, indexes: Sequence[Index]) -> list[ExtentRow]:
+    """Return a page of an hour. Commit numbers only rise from the index to the overlay."""
+    page: list[ExtentRow] = []
+    for index in indexes:
+        page += index.extents(track, hour, after, _PAGE - len(page))
     return page
 
 
-def _find_group(number: int, n: int, indexes: Sequence[Index]) -> GroupRow | None:
-    return _first(index.group(number, n) for index in indexes)
+def _find_extent(number: int, n: int, indexes: Sequence[Index]) -> ExtentRow | None:
+    return _first(index.extent(number, n) for index in indexes)
 
 
 def _first(rows: Iterable[T | None]) -> T | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+
+from casfs.index.extents import EXTENT_COLUMNS, extent_row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,26 +72,29 @@ def references(indexes: Sequence[Index], digest: Digest, most: int) -> Reference
     uses: dict[tuple[int, str, int], InitUse] = {}
     for index in indexes:
         for row in index.select(
-            "select count(*) from groups where hash = ? and not expired", (raw,)
+            "select coalesce(sum(groups), 0) from groups where hash = ? and not expired", (raw,)
         ):
             groups += row[0]
         for row in index.select(
-            "select j.broadcast, j.track, g.number, g.n, g.epoch, g.sequence, g.offset, g.size,"
-            " g.received_start, g.current from groups g join journals j on j.id = g.journal"
+            f"select {EXTENT_COLUMNS}, g.current from groups g join journals j on j.id = g.journal"
             " where g.hash = ? and not g.expired order by g.number, g.n limit ?",
             (raw, most),
         ):
-            broadcast, track, number, n, epoch, sequence, offset, size, start, current = row
-            hidden = index is not indexes[-1] and indexes[-1].hides(number, n)
-            listed.append(
+            extent = extent_row(row)
+            number = extent.broadcast.number
+            hidden = index is not indexes[-1] and indexes[-1].hides(number, extent.n)
+            listed += [
                 Reference(
-                    *(broadcast, track, number, n, epoch, sequence, offset, size, start),
-                    current=bool(current) and not hidden,
+                    *(group.broadcast.name, group.track, number, group.n, group.epoch),
+                    *(group.sequence, group.offset, group.size, group.received_start),
+                    current=bool(row[-1]) and not hidden,
                 )
-            )
+                for group in itertools.islice(extent.group_rows(), most)
+            ]
         for row in index.select(
-            "select j.broadcast, j.track, g.number, g.epoch, count(*), min(g.sequence),"
-            " max(g.sequence) from groups g join journals j on j.id = g.journal"
+            "select j.broadcast, j.track, g.number, g.epoch, sum(g.groups),"
+            " min(g.sequence), max(g.last_sequence)"
+            " from groups g join journals j on j.id = g.journal"
             " where g.init = ? and not g.expired group by g.journal, g.epoch",
             (raw,),
         ):

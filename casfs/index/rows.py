@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from msgspec import Struct
 
 from casfs.digest import Digest
@@ -67,24 +65,22 @@ class GroupRow(Struct, frozen=True):
     """False if the group was cut short; ``size`` is then what arrived."""
     init: Digest | None
     """The init or catalog object that a player needs first, where known."""
+    payload: Digest | None = None
+    """The BLAKE3 of the payload alone; None where that is the whole object."""
+
+    @property
+    def digest(self) -> Digest:
+        """The BLAKE3 of the payload."""
+        return self.payload or self.hash
 
 
-def group_row(row: Any) -> GroupRow:  # noqa: ANN401  a row of SQLite
-    """Return the row of these columns, the broadcast's number, name and track's name first."""
-    number, broadcast, track, n, epoch, sequence, digest, offset, size, start, end, whole, init = (
-        row
-    )
-    return GroupRow(
-        broadcast=BroadcastRow(number, broadcast),
-        track=track,
-        n=n,
-        epoch=epoch,
-        sequence=sequence,
-        hash=Digest(digest.hex()),
-        offset=offset,
-        size=size,
-        received_start=start,
-        received_end=end,
-        complete=bool(whole),
-        init=Digest(init.hex()) if init is not None else None,
-    )
+class GroupEntry(Struct, frozen=True, array_like=True, gc=False):
+    """What a listing shows of an extent; the members are those of its row."""
+
+    n: int
+    epoch: int
+    sequence: int
+    size: int
+    received_start: int
+    received_end: int
+    complete: bool

@@ -13,7 +13,7 @@ from casfs.timestamps import HOUR
 if TYPE_CHECKING:
     import sqlite_utils
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 4
 
 
 def create_tables(database: sqlite_utils.Database, store: str) -> None:
@@ -37,37 +37,43 @@ def create_tables(database: sqlite_utils.Database, store: str) -> None:
             "segment": str,  # file name of the segment up to which lines are applied
             "offset": int,  # bytes of that segment which are applied
             "hash": str,  # sum of the last applied line
-            "groups": int,  # shown groups: rows of "groups" that are current and not expired
+            "groups": int,  # shown groups: those of rows that are current and not expired
             "bytes": int,  # the sum of their sizes
             "first": int,  # earliest received_start of rows that are not expired, ns UTC, or null
-            "last": int,  # their latest received_start
+            "last": int,  # their latest last_start
+            "span": int,  # the most by which last_sequence of a row is above sequence; 0: no runs
         },
         pk="id",
         not_null={"place", "number", "broadcast", "first_n", "segment", "offset", "hash"},
-        defaults={"groups": 0, "bytes": 0},
+        defaults={"groups": 0, "bytes": 0, "span": 0},
     )
     database.table("journals").create_index(["place"], unique=True)
     database.table("journals").create_index(["number", "track"])
-    # One row a group record. (number, n) names it for ever.
+    # One row an extent (casfs/index/extents.py): a group record, or groups of a run that lie one
+    # behind another. (number, n) names it for ever.
     database.table("groups").create(
         {
             "number": int,  # the broadcast's number
-            "n": int,  # commit number
+            "n": int,  # commit number, of the last group; those of the others come before it
             "journal": int,  # journals.id
             "epoch": int,
-            "sequence": int,  # below 2**62
+            "sequence": int,  # of the first group; below 2**62
             "hash": bytes,  # 32 bytes: the object
-            "offset": int,  # of the payload in the object, bytes
-            "size": int,  # of the payload, bytes
-            "received_start": int,  # ns UTC
-            "received_end": int,  # ns UTC
-            "complete": int,  # 1 if the publisher ended the group
+            "offset": int,  # of the first payload in the object, bytes
+            "size": int,  # of all payloads, bytes
+            "received_start": int,  # ns UTC, the earliest; all groups of a row began in one hour
+            "received_end": int,  # ns UTC, the latest
+            "complete": int,  # 1 if the publisher ended the group, or all groups
             "init": bytes,  # 32 bytes: what a player needs first; null if unknown
             "current": int,  # 0 if another record of the same identity stands for the group
             "expired": int,  # 1 if an expiry names the record
+            "groups": int,  # how many
+            "last_sequence": int,  # of the last group
+            "last_start": int,  # ns UTC: the latest received_start
+            "members": bytes,  # what each group of a run says for itself; null for a group record
         },
         pk=("number", "n"),
-        defaults={"expired": 0},
+        defaults={"expired": 0, "groups": 1},
     )
     # Listings go hour by hour; within an hour in the order of commits.
     database.execute(
@@ -79,6 +85,15 @@ def create_tables(database: sqlite_utils.Database, store: str) -> None:
     )
     database.execute("create index groups_by_hash on groups (hash)")
     database.execute("create index groups_by_init on groups (init) where init is not null")
+    # One row an object of more than one block, by each journal that says so.
+    database.table("blocks").create(
+        {
+            "hash": bytes,  # 32 bytes: the object
+            "journal": int,  # journals.id
+            "hashes": bytes,  # 32 bytes for each of its blocks, in order
+        },
+        pk=("hash", "journal"),
+    )
     # One row for each hour of a broadcast of which something is expired.
     database.table("expired").create(
         {

@@ -137,7 +137,7 @@ class _Gathering:
     def run(self, progress: Callable[[int], None] | None) -> ArchiveTotals:
         for index, journals in zip(self._indexes, self._journals, strict=True):
             for journal, hour, groups, size in index.select(
-                f"select journal, received_start / {HOUR}, count(*), sum(size) from groups"
+                f"select journal, received_start / {HOUR}, sum(groups), sum(size) from groups"
                 f" where current and not expired group by journal, received_start / {HOUR}"
             ):
                 if journal in journals:
@@ -185,14 +185,14 @@ class _Gathering:
             return
         base, overlay = self._indexes
         for hidden in overlay.select("select number, n from hidden"):
-            for journal, start, size in base.select(
-                "select journal, received_start, size from groups"
+            for journal, start, groups, size in base.select(
+                "select journal, received_start, groups, size from groups"
                 " where number = ? and n = ? and current and not expired",
                 hidden,
             ):
                 track = self._journals[0].get(journal)
                 if track is not None:
-                    self._add_groups(track, start // DAY, -1, -size)
+                    self._add_groups(track, start // DAY, -groups, -size)
 
     # Objects
 

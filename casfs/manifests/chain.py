@@ -25,7 +25,7 @@ from casfs.manifests.record import (
 from casfs.manifests.segment import Fault, Owner, SegmentName, SegmentScan, parse_segment_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
 
 _SUM_BEFORE_END = 64 + len('"}\n')
@@ -80,6 +80,8 @@ class JournalReader:
     place that is known to have been durable, so that damage before it is never taken for a torn
     tail. After the iteration `position` is behind the last line (None if there was none at all)
     and `torn` counts the bytes of an unacknowledged tail. Raises StorageError.
+
+    An iteration holds a file open: who may stop before its end closes it (`contextlib.closing`).
     """
 
     def __init__(
@@ -93,26 +95,39 @@ class JournalReader:
         self.directory = directory
         self._newest = newest
         self._trusted = trusted
-        self.position = since
+        self._read: Position | None = since
+        self._scan: SegmentScan | None = None
         self.torn = 0
         self._since = since
         self._owner: Owner | None = None
 
-    def __iter__(self) -> Iterator[Line | Fault]:
+    @property
+    def position(self) -> Position | None:
+        """Behind the last line; None if there was none yet."""
+        scan = self._scan
+        return scan.position if scan is not None and scan.begun else self._read
+
+    @property
+    def segment(self) -> str:
+        """The file name of the segment that is being read; empty before the first."""
+        return self._scan.name if self._scan is not None else ""
+
+    def __iter__(self) -> Generator[Line | Fault]:
         explained = False
         links = self.links()
         if self._newest is not None and links and links[0].header is not None:
             previous = links[0].header.prev
-            self.position = Position("", 0, previous) if previous is not None else None
+            self._read = Position("", 0, previous) if previous is not None else None
         for link in links:
             if link.fault is not None:
                 explained = True
                 yield link.fault
-            for item in self._segment(link, explained=explained):
-                explained = isinstance(item, Fault)
-                yield item
+            with contextlib.closing(self._segment(link, explained=explained)) as items:
+                for item in items:
+                    explained = isinstance(item, Fault)
+                    yield item
 
-    def _segment(self, link: Link, *, explained: bool) -> Iterator[Line | Fault]:
+    def _segment(self, link: Link, *, explained: bool) -> Generator[Line | Fault]:
         """Read one segment; ``explained``: a fault before it explains a chain that does not fit."""
         name = str(link.name)
         following = self._since is not None and name == self._since.segment
@@ -140,10 +155,8 @@ class JournalReader:
                     trusted=trusted,
                     owner=self._owner,
                 )
-                for item in scan:
-                    if isinstance(item, Line):
-                        self.position = Position(name, item.end, item.sum)
-                    yield item
+                self._read, self._scan = self.position, scan
+                yield from scan
                 self.torn = scan.torn
         except FileNotFoundError:
             # Its writer has taken it back a moment ago: nothing in it ever counted.

@@ -6,6 +6,7 @@ that holds a record is known from the first lines alone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Self
 
@@ -14,9 +15,10 @@ from msgspec import Struct
 from casfs.errors import storage_error
 from casfs.manifests.chain import JournalReader
 from casfs.manifests.record import Line
+from casfs.manifests.runs import names_group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 
 class PlacedLine(Struct, frozen=True):
@@ -27,10 +29,11 @@ class PlacedLine(Struct, frozen=True):
     line: Line
 
 
-def lines_from(directory: str, n: int) -> Iterator[PlacedLine]:
+def lines_from(directory: str, n: int) -> Generator[PlacedLine]:
     """Yield the living lines of a journal in order, from one before commit number ``n`` on.
 
-    Where the journal is damaged, what is sound is yielded. Raises StorageError.
+    Where the journal is damaged, what is sound is yielded. Who may stop before the end closes it
+    (`contextlib.closing`). Raises StorageError.
     """
     links = JournalReader(directory).links()
     first = 0
@@ -41,16 +44,21 @@ def lines_from(directory: str, n: int) -> Iterator[PlacedLine]:
     if not links:
         return
     reader = JournalReader(directory, newest=len(links) - first)
-    for item in reader:
-        if isinstance(item, Line) and reader.position is not None:
-            yield PlacedLine(reader.position.segment, item)
+    with contextlib.closing(iter(reader)) as items:
+        for item in items:
+            if isinstance(item, Line) and reader.position is not None:
+                yield PlacedLine(reader.position.segment, item)
 
 
 def find_line(directory: str, n: int) -> PlacedLine | None:
-    """Return the line of the record with this commit number, or None; raises StorageError."""
-    for placed in lines_from(directory, n):
-        if placed.line.record.n >= n:
-            return placed if placed.line.record.n == n else None
+    """Return the line of the record with this commit number, or None; raises StorageError.
+
+    The line of a run has the numbers of all its groups.
+    """
+    with contextlib.closing(lines_from(directory, n)) as lines:
+        for placed in lines:
+            if placed.line.record.n >= n:
+                return placed if names_group(placed.line.record, n) else None
     return None
 
 

@@ -15,7 +15,7 @@ Times are RFC 3339 text with nine decimals; integers that can pass 2**53 are tex
 
 from __future__ import annotations
 
-import contextlib
+import re
 from typing import Final
 
 import msgspec
@@ -29,9 +29,6 @@ RECORD_VERSION: Final = 1
 MAX_LINE_BYTES: Final = 64 << 20
 """No line is longer; a longer one is damage."""
 
-BLOCK_BYTES: Final = 8 << 20
-"""Objects above this size carry a hash for each block of this size."""
-
 LINE_START: Final = b'{"kind":'
 """What a line of ours begins with, and what within a line only ever stands escaped."""
 
@@ -40,6 +37,8 @@ INIT_TRACKS: Final = ("init.mp4", "catalog.json", "catalog", ".catalog")
 
 _SUM_KEY: Final = b',"sum":"'
 _SUM_TAIL: Final = len(_SUM_KEY) + 64 + len(b'"}')
+_TAIL: Final = re.compile(rb',"synced":(0|[1-9]\d{0,17}),"prev":(?:null|"([0-9a-f]{64})")$')
+_MOST_TAIL: Final = 120
 
 
 class Position(Struct, frozen=True):
@@ -119,6 +118,58 @@ class GroupRecord(Record, frozen=True, kw_only=True, gc=False, tag="group"):
     protocol: str
     recorder: str
     writer: str
+
+
+class RunRecord(Record, frozen=True, kw_only=True, gc=False, tag="run"):
+    """Many small complete groups of one track, epoch and hour, whose payloads are one object.
+
+    The arrays have one item for each group, by rising sequence; the payloads lie in the object in
+    the same order, one behind the other. Each group has a commit number of its own: ``n`` is that
+    of the last one, and the numbers of the others come right before it.
+    `casfs.manifests.runs.kept_groups` takes a run apart. Raises ValueError if the arrays are not of
+    one length; whether they make sense is for `casfs.manifests.plausible`.
+    """
+
+    epoch: int
+    sequences: list[str]
+    """The publisher's group numbers, decimal, rising."""
+    sizes: list[int]
+    """The length of each payload, bytes; their sum is ``size``."""
+    hashes: list[Digest]
+    """The BLAKE3 of each payload for itself."""
+    frame_sizes: list[list[int]]
+    frame_timestamps: list[list[str]] | None
+    timescale: str | None
+    starts: list[int]
+    """When the first byte of each group came, in nanoseconds since ``received_start``."""
+    ends: list[int]
+    """When its last byte came, likewise."""
+    hash: Digest
+    path: str
+    """The object, relative to the CAS root."""
+    offset: int
+    """Where the first payload begins in the object, bytes."""
+    size: int
+    init: Digest | None
+    received_start: str
+    """When the earliest group began."""
+    received_end: str
+    """When the latest one ended."""
+    relay: str
+    protocol: str
+    recorder: str
+    writer: str
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be taken apart."""
+        count = len(self.sequences)
+        columns = (self.sizes, self.hashes, self.frame_sizes, self.starts, self.ends)
+        if (
+            not count
+            or any(len(column) != count for column in columns)
+            or (self.frame_timestamps is not None and len(self.frame_timestamps) != count)
+        ):
+            raise ValueError("a run whose arrays do not fit each other")
 
 
 class GapRecord(Record, frozen=True, kw_only=True, tag="gap"):
@@ -242,6 +293,7 @@ class UnknownRecord(Struct, frozen=True, kw_only=True):
 KnownRecord = (
     SegmentRecord
     | GroupRecord
+    | RunRecord
     | GapRecord
     | StartRecord
     | StopRecord
@@ -269,17 +321,9 @@ class Line(Struct, frozen=True, gc=False):
     sum: str
 
 
-class _Trailer(Struct, frozen=True, gc=False):
-    synced: int
-    prev: str | None
-    sum: str
-    v: int = 0
-
-
 _ENCODER = msgspec.json.Encoder()
 _RECORD_DECODER = msgspec.json.Decoder(KnownRecord)
 _UNKNOWN_DECODER = msgspec.json.Decoder(UnknownRecord)
-_TRAILER_DECODER = msgspec.json.Decoder(_Trailer)
 
 
 def encode_line(
@@ -308,31 +352,35 @@ def parse_line(text: bytes, offset: int) -> Line | None:
     None means that these are not the bytes that were written: the sum does not match, or what it
     covers is no record.
     """
-    head = text[:-_SUM_TAIL]
+    head, found = text[:-_SUM_TAIL], text[-66:-2]
     if (
         len(text) <= _SUM_TAIL
         or text[-_SUM_TAIL:-66] != _SUM_KEY
-        or text[-66:-2] != digest_of(head).encode()
+        or found != digest_of(head).encode()
     ):
         return None
+    # The journal's own members stand right before the sum, as it wrote them.
+    tail = _TAIL.search(head, max(0, len(head) - _MOST_TAIL))
+    if tail is None:
+        return None
     try:
-        trailer = _TRAILER_DECODER.decode(text)
-        record = _decode_record(text, trailer.v)
+        record = _decode_record(text)
     except msgspec.DecodeError:
         return None
+    synced, prev = tail.groups()
     return Line(
         record=record,
         offset=offset,
         end=offset + len(text) + 1,
-        synced=trailer.synced,
-        prev=trailer.prev,
-        sum=trailer.sum,
+        synced=int(synced),
+        prev=None if prev is None else prev.decode(),
+        sum=found.decode(),
     )
 
 
-def _decode_record(text: bytes, version: int) -> AnyRecord:
-    if version <= RECORD_VERSION:
-        with contextlib.suppress(msgspec.ValidationError):
-            record: Record = _RECORD_DECODER.decode(text)
-            return record
-    return _UNKNOWN_DECODER.decode(text)
+def _decode_record(text: bytes) -> AnyRecord:
+    try:
+        record: Record = _RECORD_DECODER.decode(text)
+    except msgspec.ValidationError:
+        return _UNKNOWN_DECODER.decode(text)
+    return record if record.v <= RECORD_VERSION else _UNKNOWN_DECODER.decode(text)

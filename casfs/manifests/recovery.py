@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -10,12 +11,25 @@ from msgspec import Struct
 from casfs.durable import sync_directory
 from casfs.errors import storage_error
 from casfs.manifests.chain import JournalReader
-from casfs.manifests.record import AnyRecord, GroupRecord, Line, Position, Record, SealRecord
+from casfs.manifests.plausible import implausible
+from casfs.manifests.record import (
+    AnyRecord,
+    GroupRecord,
+    Line,
+    Position,
+    Record,
+    RunRecord,
+    SealRecord,
+)
+from casfs.manifests.runs import KeptGroup, first_number, kept_groups
 from casfs.manifests.segment import Fault, parse_segment_name
 from casfs.timestamps import HOUR, parse_time
 
 _SEGMENTS = 2
 """How many segments back the recent groups are gathered: at least the day before a rollover."""
+
+RECENT_GROUPS = 1 << 15
+"""More than what a recorder remembers of a track; four million may have come in a day."""
 
 
 class JournalTail(Struct, frozen=True):
@@ -32,8 +46,10 @@ class JournalTail(Struct, frozen=True):
     last_time: int
     """When the last record was made, nanoseconds UTC; 0 if there is none."""
     last: AnyRecord | None
-    groups: Sequence[GroupRecord]
-    """The groups of the newest segments in the order of commits."""
+    groups: Sequence[KeptGroup]
+    """The last `RECENT_GROUPS` groups (or somewhat more) of the newest segments, by commits."""
+    hours: frozenset[int]
+    """The hours in which groups of the newest segments began, since the Unix epoch."""
     sealed: int
     """The newest hour that a seal of the newest segments closes, in hours since the Unix epoch; 0
     if there is none."""
@@ -47,7 +63,9 @@ def recover_tail(directory: str, trusted: Position | None = None) -> JournalTail
     the journal still goes on behind it, so that the damage stays in the living part and is seen.
     """
     reader = JournalReader(directory, newest=_SEGMENTS, trusted=trusted)
-    groups: list[GroupRecord] = []
+    recent: deque[GroupRecord | RunRecord] = deque()
+    recent_groups = 0
+    hours: set[int] = set()
     faults: list[Fault] = []
     last: AnyRecord | None = None
     last_record: Record | None = None
@@ -55,11 +73,18 @@ def recover_tail(directory: str, trusted: Position | None = None) -> JournalTail
     for item in reader:
         if isinstance(item, Line):
             last = item.record
+            if isinstance(last, Record) and implausible(last) is not None:
+                # Whoever wrote it counts and dates like nobody else: go on from the others.
+                continue
             last_n = max(last_n, last.n)
             if isinstance(item.record, Record):
                 last_record = item.record
-            if isinstance(item.record, GroupRecord):
-                groups.append(item.record)
+            if isinstance(item.record, GroupRecord | RunRecord):
+                recent.append(item.record)
+                hours.add(parse_time(item.record.received_start) // HOUR)
+                recent_groups += _count(recent[-1])
+                if recent_groups - _count(recent[0]) >= RECENT_GROUPS:
+                    recent_groups -= _count(recent.popleft())
             if isinstance(item.record, SealRecord):
                 sealed = max(sealed, parse_time(item.record.hour) // HOUR)
         else:
@@ -76,10 +101,15 @@ def recover_tail(directory: str, trusted: Position | None = None) -> JournalTail
         last_n=last_n,
         last_time=parse_time(last_record.time) if last_record is not None else 0,
         last=last,
-        groups=groups,
+        groups=[group for record in recent for group in kept_groups(record)],
+        hours=frozenset(hours),
         sealed=sealed,
         faults=faults,
     )
+
+
+def _count(record: GroupRecord | RunRecord) -> int:
+    return record.n - first_number(record) + 1
 
 
 def _lies_before(position: Position, trusted: Position) -> bool:

@@ -104,11 +104,13 @@ class SegmentScan:
         owner: Owner | None = None,
     ) -> None:
         self._file = file
-        self._name = name
+        self.name = name
+        """The segment's file name."""
         self._end = limit or trusted
         self._limit = limit
         self._trusted = max(start, self._end.offset) if self._end is not None else start
         self._owner = owner
+        self._start = start
         self._offset = start
         self._previous = previous
         self._broken = False
@@ -119,7 +121,12 @@ class SegmentScan:
     @property
     def position(self) -> Position:
         """Behind the last line that was read."""
-        return Position(self._name, self._offset, self._previous or "")
+        return Position(self.name, self._offset, self._previous or "")
+
+    @property
+    def begun(self) -> bool:
+        """Whether any line was read."""
+        return self._offset > self._start
 
     def __iter__(self) -> Iterator[Line | Fault]:
         if self._limit is None:
@@ -174,7 +181,7 @@ class SegmentScan:
             self.torn = max(0, size - self._offset)
 
     def _fault(self, offset: int, end: int, reason: str) -> Fault:
-        return Fault(self._name, offset, end, reason)
+        return Fault(self.name, offset, end, reason)
 
     def _belongs(self, line: Line) -> bool:
         if self._owner is None:
@@ -236,6 +243,8 @@ def _raw_lines(file: BinaryIO, start: int, limit: int | None) -> Iterator[tuple[
             held += newline - begin
             if held > MAX_LINE_BYTES:
                 yield offset, None
+            elif not pieces:
+                yield offset, chunk[begin:newline]
             else:
                 pieces.append(chunk[begin:newline])
                 yield offset, b"".join(pieces)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from casfs.mount.mountpoint import is_hidden
 from casfs.mount.service import MountOptions, serve
+from casfs.mount.verified import Verification
 from casfs.mount.views import ArchiveView
 
-__all__ = ["ArchiveView", "MountOptions", "is_hidden", "serve"]
+__all__ = ["ArchiveView", "MountOptions", "Verification", "serve"]

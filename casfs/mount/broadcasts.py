@@ -1,4 +1,4 @@
-"""The view ``/broadcasts``: every group as a file, by broadcast, track, date and hour.
+"""The view ``/broadcasts``: every group or run as a file, by broadcast, track, date and hour.
 
 ```
 /broadcasts/<broadcast/with/its/slashes>/<track>/<date>/<hour>/<group file>
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from casfs.digest import digest_of
 from casfs.mount.filenames import (
     HOURS_PER_DAY,
+    HourNames,
     component_of,
     components_of,
     format_day,
@@ -38,6 +39,7 @@ from casfs.mount.tree import (
     Entry,
     Kind,
     Link,
+    Listed,
     Node,
     ObjectRange,
     StoredFile,
@@ -48,8 +50,9 @@ from casfs.timestamps import HOUR, format_time
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from casfs.index.extents import ExtentRow
     from casfs.index.lookup import Lookup
-    from casfs.index.rows import BroadcastRow, GroupRow, TrackRow
+    from casfs.index.rows import BroadcastRow, TrackRow
 
 # Where the three kinds of entries of a name directory stand in its listing: `latest` first, then
 # the dates in their order, then names by their digest: an order that no later name disturbs.
@@ -68,8 +71,23 @@ class BroadcastsView:
 
     def resolve(self, inode: int) -> GroupFile | None:
         """Return the group file with this inode number; None if it is unknown or superseded."""
-        group = self._lookup.group(*group_of_inode(inode))
-        return None if group is None else GroupFile(group)
+        number, n = group_of_inode(inode)
+        group = self._lookup.extent(number, n)
+        return None if group is None or group.n != n else GroupFile(group)
+
+    def following(self, file: StoredFile, most: int) -> Sequence[GroupFile]:
+        """Return the files of the track's next sequence numbers, until one is missing."""
+        if not isinstance(file, GroupFile):
+            return ()
+        group, found = file.group, list[GroupFile]()
+        track = self._lookup.track(group.broadcast.name, group.track)
+        while track is not None and len(found) < most:
+            after = self._lookup.extent_of(track, group.epoch, group.last_sequence + 1)
+            if after is None or after.last_sequence <= group.last_sequence:
+                break
+            group = after
+            found.append(GroupFile(after))
+        return found
 
 
 class NameDirectory(Directory):
@@ -224,27 +242,52 @@ class HourDirectory(Directory):
         parsed = parse_group_file_name(name)
         if parsed is None:
             return None
-        group = self._lookup.find(self._track, parsed.epoch, parsed.sequence)
+        group = self._lookup.extent_of(self._track, parsed.epoch, parsed.sequence)
         if group is None or group.received_start // HOUR != self._hour:
             return None
         return GroupFile(group) if group_file_name(group) == parsed else None
 
     def entries(self, after: int = 0) -> Iterator[Entry]:
-        """Yield the groups; their cookies are their commit numbers, so new ones come last."""
+        """Yield the files; their cookies are their commit numbers, so new ones come last."""
         start = self._hour * HOUR
         stop = start + HOUR
-        for group in self._lookup.groups(self._track, start, stop, after=after):
+        for group in self._lookup.extents(self._track, start, stop, after=after):
             yield Entry(str(group_file_name(group)), group.n, GroupFile(group))
+
+    def listing(self, after: int, most: int) -> Sequence[Listed]:
+        """Return the same entries, of which an hour may have 100,000, without their full rows."""
+        groups = self._lookup.group_entries(self._track, self._hour, after=after, most=most)
+        if not groups:
+            return ()
+        names = HourNames(self._track.name, self._hour % HOURS_PER_DAY)
+        # Numbers rise with n, so that the highest one vouches for all.
+        inode_of_0 = group_inode(self._track.broadcast.number, groups[-1].n) - groups[-1].n
+        return [
+            Listed(
+                names.name(group.epoch, group.sequence, group.received_start, group.complete),
+                group.n,
+                Attributes(
+                    inode_of_0 + group.n,
+                    Kind.FILE,
+                    group.size,
+                    group.received_end,
+                    Validity.LASTING if group.complete else Validity.BRIEF,
+                ),
+            )
+            for group in groups
+        ]
 
 
 class GroupFile(StoredFile):
-    """The bytes of one group.
+    """The bytes of one group, or of many small ones that were committed together (a run).
+
+    A run is named by its first group.
 
     The name of an incomplete group stays when a longer record supersedes it; the inode number does
     not, so nothing that is open changes beneath its reader.
     """
 
-    def __init__(self, group: GroupRow) -> None:
+    def __init__(self, group: ExtentRow) -> None:
         self.group = group
         self._inode = group_inode(group.broadcast.number, group.n)
 
@@ -269,9 +312,14 @@ class GroupFile(StoredFile):
         )
 
     def extended_attributes(self) -> Mapping[str, bytes]:
-        """Return what the group's record says."""
+        """Return what the group's record says; of a run, how far it goes, too."""
         group = self.group
+        run = {
+            "user.casfs.groups": str(group.groups).encode(),
+            "user.casfs.last-sequence": str(group.last_sequence).encode(),
+        }
         return {
+            **({} if group.members is None else run),
             "user.casfs.blake3": group.hash.encode(),
             "user.casfs.broadcast": group.broadcast.name.encode(),
             "user.casfs.complete": b"true" if group.complete else b"false",
@@ -292,12 +340,12 @@ class LatestLink(Link):
 
     def target(self) -> str | None:
         """Return the group file's path from the track's directory; None if there is no group."""
-        group = self._lookup.newest(self._track)
+        group = self._newest()
         return None if group is None else _path_in_track(group)
 
     def attributes(self) -> Attributes:
         """Return the target's length and the newest group's arrival."""
-        group = self._lookup.newest(self._track)
+        group = self._newest()
         return Attributes(
             inode=self.inode,
             kind=Kind.LINK,
@@ -305,6 +353,12 @@ class LatestLink(Link):
             modified=0 if group is None else group.received_end,
             validity=Validity.NONE,
         )
+
+    def _newest(self) -> ExtentRow | None:
+        group = self._lookup.newest(self._track)
+        if group is None:
+            return None
+        return self._lookup.extent_of(self._track, group.epoch, group.sequence)
 
 
 class BroadcastNames:
@@ -366,6 +420,6 @@ def _last_arrival_within(lookup: Lookup, track: TrackRow, first_hour: int, end_h
     return min(max(_last_arrival(lookup, track), first_hour * HOUR), end_hour * HOUR)
 
 
-def _path_in_track(group: GroupRow) -> str:
+def _path_in_track(group: ExtentRow) -> str:
     day, hour_of_day = divmod(group.received_start // HOUR, HOURS_PER_DAY)
     return f"{format_day(day)}/{format_hour(hour_of_day)}/{group_file_name(group)}"

@@ -65,6 +65,28 @@ class GroupFileName(Struct, frozen=True):
         )
 
 
+class HourNames:
+    """The names of a track's group files in one hour of the day, for long listings."""
+
+    def __init__(self, track: str, hour_of_day: int) -> None:
+        self._hour = format_hour(hour_of_day)
+        extension = extension_of(track)
+        self._endings = {True: f"Z{extension}", False: f"Z{extension}{PARTIAL_SUFFIX}"}
+
+    def name(self, epoch: int, sequence: int, received_start: int, complete: bool) -> str:
+        """Return what `group_file_name` gives for such a group of this hour."""
+        milliseconds = received_start // _MILLISECOND
+        return "e%04d-%020d-%s%02d%02d.%03d%s" % (  # noqa: UP031  an f-string takes longer
+            epoch,
+            sequence,
+            self._hour,
+            milliseconds // 60_000 % 60,
+            milliseconds // 1000 % 60,
+            milliseconds % 1000,
+            self._endings[bool(complete)],
+        )
+
+
 def group_file_name(group: GroupRow) -> GroupFileName:
     """Return the name of the file that shows this group."""
     return GroupFileName(

@@ -29,10 +29,11 @@ from casfs.errors import (
     ObjectNotFoundError,
 )
 from casfs.mount.inodes import Family, family_of
-from casfs.mount.listing import Listing
 from casfs.mount.nodetable import NodeTable
 from casfs.mount.openfiles import OpenBytes, OpenFiles
 from casfs.mount.opening import ObjectOpener
+from casfs.mount.openlistings import OpenListing
+from casfs.mount.prefetch import Prefetcher
 from casfs.mount.status import Counters
 from casfs.mount.tree import (
     Attributes,
@@ -44,25 +45,28 @@ from casfs.mount.tree import (
     StoredFile,
     Validity,
 )
+from casfs.mount.verified import Verification
 from casfs.mount.views import ArchiveView, build_tree
 from casfs.mount.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from contextlib import AbstractAsyncContextManager
 
-    from casfs.mount.listing import Listed
+    from casfs.mount.tree import Listed
 
 log = logging.getLogger(__name__)
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-_KERNEL_SECONDS = {Validity.LASTING: 300.0, Validity.BRIEF: 0.5, Validity.NONE: 0.0}
+_LASTING = 300.0
+_KERNEL_SECONDS = {Validity.LASTING: _LASTING, Validity.BRIEF: 0.5, Validity.NONE: 0.0}
 _TYPES = {Kind.DIRECTORY: stat.S_IFDIR, Kind.FILE: stat.S_IFREG, Kind.LINK: stat.S_IFLNK}
 _PERMISSIONS = {Kind.DIRECTORY: 0o555, Kind.FILE: 0o444, Kind.LINK: 0o777}
 _BLOCK = 512
 _LONGEST_NAME = 255
-_OUR_ATTRIBUTES = b"user.casfs."
+_USER_ATTRIBUTES = b"user."
 
 # Cookies of a listing as the kernel sees them: the two dot entries stand before the tree's own.
 _DOT, _DOT_DOT, _TREE = 1, 2, 2
@@ -100,12 +104,23 @@ def _answer(
 
 
 class Filesystem(pyfuse3.Operations):
-    """Answers the kernel's requests from one archive. Files belong to ``uid`` and ``gid``."""
+    """Answers the kernel's requests from one archive.
+
+    Files belong to ``uid`` and ``gid``, with the permissions that ``umask`` leaves.
+    """
 
     supports_dot_lookup = False
     enable_writeback_cache = False
 
-    def __init__(self, view: ArchiveView, *, uid: int, gid: int) -> None:
+    def __init__(
+        self,
+        view: ArchiveView,
+        *,
+        uid: int,
+        gid: int,
+        umask: int = 0,
+        verification: Verification = Verification.OPEN,
+    ) -> None:
         super().__init__()
         self._view = view
         self._uid = uid
@@ -114,16 +129,32 @@ class Filesystem(pyfuse3.Operations):
         self._tree = build_tree(view, self._counters, time.time_ns())
         self._table = NodeTable(self._tree.root)
         self._workers = Workers()
-        self._opener = ObjectOpener(view, self._counters, self._workers)
+        self._opener = ObjectOpener(view, self._counters, self._workers, verification)
+        self._prefetcher = Prefetcher(self._tree, self._opener, self._workers)
         self._files = OpenFiles()
-        self._listings: dict[int, Listing] = {}
+        self._listings: dict[int, OpenListing] = {}
         self._last_listing = 0
         self._rendered: dict[int, tuple[float, bytes]] = {}
+        self._permissions = {kind: mode & ~umask for kind, mode in _PERMISSIONS.items()}
+        self._listed_file = self._blank(Kind.FILE)
 
     def close(self) -> None:
         """Give back what is still open; the kernel asks nothing any more."""
         self._files.close_all()
+        self._opener.close()
         self._listings.clear()
+
+    def note_read_ahead(self, size: int | None) -> None:
+        """Take note of how far the kernel reads ahead, for the status."""
+        self._counters.read_ahead_bytes = size
+
+    def summary(self) -> str:
+        """Return how the mount fares, in a few words."""
+        return self._counters.summary()
+
+    def working(self) -> AbstractAsyncContextManager[None]:
+        """Let what runs in the background run within the block."""
+        return self._workers.background()
 
     # Names and attributes
 
@@ -181,9 +212,13 @@ class Filesystem(pyfuse3.Operations):
     async def getxattr(
         self, inode: pyfuse3.InodeT, name: bytes, _ctx: pyfuse3.RequestContext
     ) -> bytes:
-        """Return one of our attributes; there are no others."""
-        if not name.startswith(_OUR_ATTRIBUTES):
-            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        """Return one of our attributes; there are no others.
+
+        Of other namespaces than ``user`` the mount says that it does not have them: `ls -l` then
+        asks for labels and ACLs once, not once a file.
+        """
+        if not name.startswith(_USER_ATTRIBUTES):
+            raise pyfuse3.FUSEError(errno.EOPNOTSUPP)
         value = (await self._node(inode)).extended_attributes().get(os.fsdecode(name))
         if value is None:
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
@@ -219,7 +254,7 @@ class Filesystem(pyfuse3.Operations):
         """Begin a listing."""
         directory = await self._directory(inode)
         self._last_listing += 1
-        self._listings[self._last_listing] = Listing(directory)
+        self._listings[self._last_listing] = OpenListing(directory, self._workers)
         return self._last_listing
 
     @_answer
@@ -232,7 +267,7 @@ class Filesystem(pyfuse3.Operations):
             return
         after = max(0, start_id - _TREE)
         while True:
-            portion = listing.buffered(after) or await self._workers.ask(listing.fetch, after)
+            portion = await listing.behind(after)
             if not portion:
                 return
             for listed in portion:
@@ -266,6 +301,7 @@ class Filesystem(pyfuse3.Operations):
         except (DamagedObjectError, ObjectNotFoundError) as error:
             raise pyfuse3.FUSEError(errno.EIO) from error
         self._counters.open_files = len(self._files)
+        self._prefetcher.opened(node)
         # Content never changes beneath an inode number, so pages read earlier are still right.
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), keep_cache=True)
 
@@ -275,7 +311,10 @@ class Filesystem(pyfuse3.Operations):
         self, fh: pyfuse3.FileHandleT, off: int, size: int
     ) -> bytes | memoryview:
         """Return the bytes; fewer than asked for only at the end of the file."""
-        return await self._files[fh].read(off, size)
+        try:
+            return await self._files[fh].read(off, size)
+        except DamagedObjectError as error:
+            raise pyfuse3.FUSEError(errno.EIO) from error
 
     @_answer
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
@@ -325,30 +364,46 @@ class Filesystem(pyfuse3.Operations):
         return True
 
     def _give(self, listed: Listed, token: pyfuse3.ReaddirToken) -> bool:
-        if not self._table.admits(listed.node):
-            log.warning("two paths share the inode number %d; one stays hidden", listed.node.inode)
+        node = listed.node
+        if node is not None and not self._table.admits(node):
+            log.warning("two paths share the inode number %d; one stays hidden", node.inode)
             return True
-        entry = self._entry(listed.attributes)
+        attributes = listed.attributes
+        if attributes.kind is Kind.FILE:
+            # The same object again and again: the reply copies it, and a listing makes many.
+            entry = self._fill(self._listed_file, attributes)
+        else:
+            entry = self._entry(attributes)
         if not pyfuse3.readdir_reply(token, listed.name.encode(), entry, listed.cookie + _TREE):
             return False
-        self._table.reference(listed.node)
+        if node is not None:
+            self._table.reference(node)
         return True
 
     def _entry(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
+        return self._fill(self._blank(attributes.kind), attributes)
+
+    def _blank(self, kind: Kind) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
-        entry.st_ino = pyfuse3.InodeT(attributes.inode)
-        entry.generation = attributes.generation
-        entry.st_mode = pyfuse3.ModeT(_TYPES[attributes.kind] | _PERMISSIONS[attributes.kind])
+        entry.st_mode = pyfuse3.ModeT(_TYPES[kind] | self._permissions[kind])
         # One link: also for directories, as filesystems do that do not count their children.
         entry.st_nlink = 1
         entry.st_uid = self._uid
         entry.st_gid = self._gid
-        entry.st_size = attributes.size
-        entry.st_blocks = -(-attributes.size // _BLOCK) if attributes.kind is Kind.FILE else 0
-        entry.st_atime_ns = attributes.modified
-        entry.st_mtime_ns = attributes.modified
-        entry.st_ctime_ns = attributes.modified
-        entry.attr_timeout = entry.entry_timeout = _KERNEL_SECONDS[attributes.validity]
+        return entry
+
+    def _fill(
+        self, entry: pyfuse3.EntryAttributes, attributes: Attributes
+    ) -> pyfuse3.EntryAttributes:
+        """Set what differs between nodes of one kind."""
+        entry.st_ino = attributes.inode
+        entry.generation = attributes.generation
+        entry.st_size = size = attributes.size
+        entry.st_blocks = -(-size // _BLOCK)
+        entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = attributes.modified
+        validity = attributes.validity
+        seconds = _LASTING if validity is Validity.LASTING else _KERNEL_SECONDS[validity]
+        entry.attr_timeout = entry.entry_timeout = seconds
         return entry
 
 
@@ -394,9 +449,10 @@ def _standard_error_to(said: list[str]) -> Iterator[None]:
             said.append(captured.read().decode(errors="replace"))
 
 
-async def answer_requests() -> None:
+async def answer_requests(filesystem: Filesystem) -> None:
     """Answer the kernel until the mount is taken away or `stop_answering` is called."""
-    await pyfuse3.main()
+    async with filesystem.working():
+        await pyfuse3.main()
 
 
 def stop_answering() -> None:

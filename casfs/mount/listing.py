@@ -1,45 +1,38 @@
 """One open directory: entries fetched ahead in growing portions, each name given once.
 
 Pure. A portion is fetched by one call, which may block; no iterator and no transaction outlives it,
-so a listing that stops half-way holds nothing but the entries of its last portion.
+so a listing that stops half-way holds nothing but the entries of its last portion and the next.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
-from casfs.mount.tree import Attributes, Node, Validity
+from casfs.mount.tree import Validity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from casfs.mount.tree import Directory
+    from casfs.mount.tree import Directory, Listed
 
 _FIRST_PORTION = 64
+_LONG_PORTION = 512
 _LARGEST_PORTION = 4096
 
 
-class Listed(Struct, frozen=True):
-    """An entry with its attributes at the time that it was fetched."""
-
-    name: str
-    cookie: int
-    node: Node
-    attributes: Attributes
-
-
 class Listing:
-    """The entries of ``directory`` for one reader, who may seek by cookie."""
+    """The entries of ``directory`` for one reader, who may seek by cookie.
+
+    The two that fetch must not run at the same time; `buffered` may be called while one does.
+    """
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
-        self._portion: list[Listed] = []
+        self._portion: Sequence[Listed] = ()
         self._begins_after = 0
+        self._next: Sequence[Listed] | None = None
         self._size = _FIRST_PORTION
         self._brief: dict[str, int] = {}
 
@@ -50,26 +43,39 @@ class Listing:
         """
         if after == 0 or after < self._begins_after:
             return ()
+        if self._next and after >= self._portion[-1].cookie:
+            self._begins_after, self._portion = self._portion[-1].cookie, self._next
+            self._next = None
         return self._portion[bisect_right(self._portion, after, key=attrgetter("cookie")) :]
+
+    @property
+    def is_long(self) -> bool:
+        """Say whether so much was read that the next portion is worth fetching before its time."""
+        return self._next is None and len(self._portion) >= _LONG_PORTION
 
     def fetch(self, after: int) -> Sequence[Listed]:
         """Return the next portion behind this cookie, empty at the end. May block."""
         if after == 0:
             self._size = _FIRST_PORTION
         self._brief = {name: cookie for name, cookie in self._brief.items() if cookie <= after}
-        portion: list[Listed] = []
-        position = after
-        while not portion:
-            entries = list(islice(self.directory.entries(position), self._size))
-            for entry in entries:
-                listed = Listed(entry.name, entry.cookie, entry.node, entry.node.attributes())
-                if not self._given_before(listed):
-                    portion.append(listed)
-            if len(entries) < self._size:
-                break
-            position = entries[-1].cookie
-        self._portion = portion
+        self._next = None
+        self._portion = self._read(after)
         self._begins_after = after
+        return self._portion
+
+    def fetch_next(self) -> None:
+        """Have the portion at hand that follows the last one. May block."""
+        self._next = self._read(self._portion[-1].cookie)
+
+    def _read(self, after: int) -> Sequence[Listed]:
+        """Return entries behind this cookie that did not stand in the listing already."""
+        portion: Sequence[Listed] = ()
+        while not portion:
+            found = self.directory.listing(after, self._size)
+            if not found:
+                break
+            portion = [listed for listed in found if not self._given_before(listed)]
+            after = found[-1].cookie
         self._size = min(self._size * 2, _LARGEST_PORTION)
         return portion
 

@@ -22,11 +22,12 @@ log = logging.getLogger(__name__)
 FILESYSTEM_TYPE = "fuse.casfs"
 """What the kernel calls our mounts."""
 
+_LOCAL = frozenset({"ext4", "ext3", "ext2", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "tmpfs"})
+
 FUSE_DEVICE = "/dev/fuse"
 
 _FUSE_CONFIGURATION = "/etc/fuse.conf"
 _MOUNTINFO = "/proc/self/mountinfo"
-_FIRST_MOUNTINFO = "/proc/1/mountinfo"
 _MOST_STALE_MOUNTS = 16
 _UNMOUNT_SECONDS = 20.0
 _ESCAPE = re.compile(r"\\([0-7]{3})")
@@ -38,6 +39,10 @@ class Mount(Struct, frozen=True):
     path: str
     filesystem: str
     """Type, with its subtype: ``ext4``, ``fuse.casfs``."""
+    device: str = ""
+    """Major and minor number, ``0:39``: each mounted filesystem has its own."""
+    propagation: str = ""
+    """Where mounts beneath it show as well: ``shared:1``, ``master:1``, both, or nowhere."""
 
 
 def prepare_mountpoint(path: str, *, allow_other: bool, allow_nonempty: bool) -> str:
@@ -91,29 +96,53 @@ def check_fuse(*, allow_other: bool) -> None:
 
 def mounts_at(path: str) -> list[Mount]:
     """Return what is mounted at exactly this real path, in order: the last one is on top."""
-    with open(_MOUNTINFO, encoding="utf-8", errors="surrogateescape") as lines:
-        return [mount for mount in map(parse_mountinfo_line, lines) if mount.path == path]
+    return [mount for mount in _mounts(_MOUNTINFO) if mount.path == path]
 
 
-def is_hidden(path: str) -> bool:
-    """Say whether our mount at this real path is in a mount namespace of its own (proc(5)).
+def is_private(path: str) -> bool:
+    """Say whether what is mounted at this real path shows to this service alone.
 
-    That is what most of a service manager's protections bring about; then only this process and
-    its children see it. False where the namespace of process 1 cannot be looked into.
+    That is so in a mount namespace of its own (systemd's PrivateTmp=, ProtectSystem= and their like
+    make one), where nobody else would ever see the mount. Process 1 is asked for everybody; a user
+    who may not do that learns it from how the mounts around propagate.
     """
+    ours = mounts_at(path)
     try:
-        with open(_FIRST_MOUNTINFO, encoding="utf-8", errors="surrogateescape") as lines:
-            seen = [parse_mountinfo_line(line) for line in lines]
+        seen = {mount.device for mount in _mounts("/proc/1/mountinfo")}
     except OSError:
-        return False
-    return bool(seen) and Mount(path, FILESYSTEM_TYPE) not in seen
+        around = [m for m in _mounts(_MOUNTINFO) if m.path != path and _lies_in(path, m.path)]
+        # What comes from elsewhere and goes nowhere is how such a namespace begins.
+        return bool(around) and around[-1].propagation.startswith("master:")
+    return bool(ours) and ours[-1].device not in seen
+
+
+def may_hang(path: str) -> bool:
+    """Say whether even the attributes of an open file may take long here: over a network, say."""
+    real = os.path.realpath(path)
+    around = [mount for mount in _mounts(_MOUNTINFO) if _lies_in(real, mount.path)]
+    return not around or around[-1].filesystem not in _LOCAL
+
+
+def _mounts(path: str) -> list[Mount]:
+    with open(path, encoding="utf-8", errors="surrogateescape") as lines:
+        return [parse_mountinfo_line(line) for line in lines]
+
+
+def _lies_in(path: str, directory: str) -> bool:
+    return os.path.commonpath([path, directory]) == directory
 
 
 def parse_mountinfo_line(line: str) -> Mount:
-    """Return what one line of mountinfo says (proc(5)): fields 5 and 9, the latter after ``-``."""
-    fields, _, after = line.partition(" - ")
-    path = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), fields.split(" ")[4])
-    return Mount(path=path, filesystem=after.split(" ")[0])
+    """Return what one line of mountinfo says (proc(5)): fields 3, 5, 7, and 9 after the ``-``."""
+    before, _, after = line.partition(" - ")
+    fields = before.split(" ")
+    path = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), fields[4])
+    return Mount(
+        path=path,
+        filesystem=after.split(" ")[0],
+        device=fields[2],
+        propagation=" ".join(fields[6:]),
+    )
 
 
 def unmount(path: str) -> None:
@@ -156,7 +185,8 @@ def _replace_stale(real: str, path: str) -> None:
 
 def _is_stale(path: str) -> bool:
     try:
-        os.stat(path)
+        # Not stat: the kernel may still remember what a dead process answered to that.
+        os.statvfs(path)
     except OSError as error:
         return error.errno == errno.ENOTCONN
     return False

@@ -10,10 +10,13 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from casfs.errors import StorageError
+from casfs.errors import DamagedObjectError, StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from casfs.mount.tree import StoredFile
+    from casfs.mount.verified import CheckedBlocks, OpenedObject
     from casfs.mount.workers import Workers
 
 # What a filesystem answers that cannot tell whether a read would have to wait.
@@ -37,23 +40,37 @@ class OpenBytes:
 
 
 class OpenObject:
-    """A range of an object that was verified. Owns ``descriptor``."""
+    """A range of an object that is verified before it is read. Owns the descriptor.
 
-    def __init__(self, node: StoredFile, descriptor: int, workers: Workers) -> None:
+    ``report`` is told of damage that a read meets.
+    """
+
+    def __init__(
+        self,
+        node: StoredFile,
+        opened: OpenedObject,
+        workers: Workers,
+        report: Callable[[DamagedObjectError], Awaitable[None]],
+    ) -> None:
         self.node = node
-        self._descriptor = descriptor
+        self._descriptor = opened.descriptor
+        self._blocks = opened.blocks
         self._start = node.payload.offset
         self._size = node.payload.size
         self._workers = workers
+        self._report = report
 
     async def read(self, offset: int, size: int) -> memoryview:
         """Return ``size`` bytes from ``offset``; fewer only at the end of the range.
 
-        Raises StorageError if the disk has fewer, OSError if it fails: never wrong bytes.
+        Raises DamagedObjectError, after the damage was reported; StorageError if the disk has
+        fewer, OSError if it fails: never wrong bytes.
         """
         wanted = max(0, min(size, self._size - offset))
         buffer = memoryview(bytearray(wanted))
         position = self._start + offset
+        if self._blocks is not None and wanted:
+            await self._check(self._blocks, position, wanted)
         done = self._read_cached(buffer, position)
         if done < wanted:
             await self._workers.read(self._read_rest, buffer[done:], position + done)
@@ -62,6 +79,14 @@ class OpenObject:
     def close(self) -> None:
         """Give the descriptor back."""
         os.close(self._descriptor)
+
+    async def _check(self, blocks: CheckedBlocks, position: int, size: int) -> None:
+        for block in blocks.unchecked(position, size):
+            try:
+                await self._workers.open(blocks.check, self._descriptor, block)
+            except DamagedObjectError as error:
+                await self._report(error)
+                raise
 
     def _read_cached(self, buffer: memoryview, position: int) -> int:
         """Fill what the page cache holds; return how many bytes that was."""

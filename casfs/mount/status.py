@@ -71,8 +71,14 @@ class MountStatus(Struct, frozen=True, kw_only=True):
     """How many opens read and hashed an object and found it sound."""
     remembered_opens: int
     """How many opens found an object that had been hashed a moment ago."""
+    prefetched: int
+    """How many objects were verified and read before they were asked for."""
+    read_ahead_bytes: int | None
+    """How far the kernel reads ahead in the mount; null if it does not tell."""
     damaged_opens: int
     """How many opens were refused because the object is damaged or missing."""
+    damaged_reads: int
+    """How many reads were refused because that block of a large object is damaged."""
     damaged: tuple[DamagedObject, ...]
     """The last `LISTED_DAMAGE` objects that were refused, the latest last."""
 
@@ -84,7 +90,10 @@ class Counters:
         self.open_files = 0
         self.verified_opens = 0
         self.remembered_opens = 0
+        self.prefetched = 0
+        self.read_ahead_bytes: int | None = None
         self.damaged_opens = 0
+        self.damaged_reads = 0
         self._damaged: deque[DamagedObject] = deque(maxlen=LISTED_DAMAGE)
 
     def opened(self, *, hashed: bool) -> None:
@@ -94,13 +103,20 @@ class Counters:
         else:
             self.remembered_opens += 1
 
-    def refused(self, damaged: DamagedObject) -> bool:
-        """Count an open that was refused; say whether this damage had not been met before."""
-        self.damaged_opens += 1
+    def refused(self, damaged: DamagedObject, *, read: bool = False) -> bool:
+        """Count an open or a read that was refused; say whether this damage is met first."""
+        if read:
+            self.damaged_reads += 1
+        else:
+            self.damaged_opens += 1
         if any((d.hash, d.reason) == (damaged.hash, damaged.reason) for d in self._damaged):
             return False
         self._damaged.append(damaged)
         return True
+
+    def summary(self) -> str:
+        """Return the figures that matter most, in a few words."""
+        return f"{self.open_files} open files, {len(self._damaged)} damaged objects met"
 
     @property
     def damaged(self) -> Sequence[DamagedObject]:

@@ -2,13 +2,16 @@
 
 An object is hashed as a whole when it is opened, before its first byte is served, and remembered as
 sound by the identity of its file: device, inode number, change time and size. A file that was
-written to since has another change time and is hashed again. All of this blocks and belongs into a
-worker thread; any number of threads may open at once.
+written to since has another change time and is hashed again. Of a large object whose blocks' hashes
+are known, each block is hashed before the first byte of it is served, instead. All of this blocks
+and belongs into a worker thread; any number of threads may open at once.
 """
 
 from __future__ import annotations
 
+import enum
 import os
+import resource
 import threading
 import time
 from collections import OrderedDict
@@ -16,12 +19,14 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from casfs.digest import BLOCK_BYTES
 from casfs.errors import DamagedObjectError, storage_error
 from casfs.objects.local import hash_descriptor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from casfs.digest import Digest
     from casfs.mount.objects import ObjectReader
     from casfs.mount.tree import ObjectRange
 
@@ -30,6 +35,26 @@ REMEMBERED_SECONDS = 300.0
 
 REMEMBERED_FILES = 16_384
 """How many files are remembered; the one that was not used for longest goes first."""
+
+
+REMEMBERED_LARGE_FILES = 1024
+"""Of how many large files it is remembered which of their blocks are sound."""
+
+
+KEPT_FILES = 4096
+"""How many of the objects that were opened last stay open, at most."""
+
+KEPT_SECONDS = 60.0
+"""How long after its last use, at most, while others are opened."""
+
+
+class Verification(enum.Enum):
+    """When the mount checks content against its hash."""
+
+    OPEN = "open"
+    """Before the first byte is served: at open, or block by block in a large object."""
+    NEVER = "never"
+    """Not at all: for disks that do it themselves. Damage is served as it is."""
 
 
 class FileIdentity(Struct, frozen=True):
@@ -79,12 +104,52 @@ class SoundFiles:
                 self._last_use.popitem(last=False)
 
 
+class CheckedBlocks:
+    """Which blocks of one large object were found sound. Safe to use from several threads."""
+
+    def __init__(self, digest: Digest, hashes: Sequence[Digest], sound: set[int]) -> None:
+        self._digest = digest
+        self._hashes = hashes
+        self._sound = sound
+
+    def unchecked(self, offset: int, size: int) -> Sequence[int]:
+        """Return the blocks that these bytes of the object lie in and that were not checked."""
+        last = (offset + size - 1) // BLOCK_BYTES
+        blocks = range(offset // BLOCK_BYTES, min(last, len(self._hashes) - 1) + 1)
+        return [block for block in blocks if block not in self._sound]
+
+    def check(self, descriptor: int, block: int) -> None:
+        """Read and hash a block; raises DamagedObjectError unless it is what was stored."""
+        start = block * BLOCK_BYTES
+        try:
+            actual, _ = hash_descriptor(descriptor, start, start + BLOCK_BYTES)
+        except OSError as error:
+            raise _damaged(
+                self._digest, f"cannot be read at byte {start}: {error.strerror}"
+            ) from error
+        if actual != self._hashes[block]:
+            raise _damaged(
+                self._digest, f"is damaged between bytes {start} and {start + BLOCK_BYTES}"
+            )
+        self._sound.add(block)
+
+
 class OpenedObject(Struct, frozen=True):
     """An object that was found sound. Whoever gets it closes ``descriptor``."""
 
     descriptor: int
     hashed: bool
     """False if the object was remembered, and not read."""
+    blocks: CheckedBlocks | None = None
+    """What has to be checked before it is read; None: the whole object is sound."""
+
+
+class _Kept(Struct):
+    """An object that stays open for whoever opens it next."""
+
+    descriptor: int
+    file: FileIdentity
+    last_use: float
 
 
 class VerifiedObjects:
@@ -94,49 +159,131 @@ class VerifiedObjects:
         self,
         store: ObjectReader,
         *,
+        verification: Verification = Verification.OPEN,
         sound: SoundFiles | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._sound = SoundFiles() if sound is None else sound
         self._clock = clock
+        self._verification = verification
+        self._sound_blocks: OrderedDict[FileIdentity, set[int]] = OrderedDict()
+        self._kept: OrderedDict[Digest, _Kept] = OrderedDict()
+        # Readers have the other three quarters of the descriptors.
+        self._most_kept = min(KEPT_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+        self._lock = threading.Lock()
 
-    def open(self, wanted: ObjectRange) -> OpenedObject:
+    def close(self) -> None:
+        """Close what is kept open; nothing may be opened any more."""
+        with self._lock:
+            while self._kept:
+                self._drop_oldest()
+
+    def open_again(self, wanted: ObjectRange) -> OpenedObject | None:
+        """Open an object that was opened a moment ago and did not change since; else return None.
+
+        Looks at the file's attributes alone, which on a local disk takes no waiting.
+        """
+        with self._lock:
+            kept = self._kept.get(wanted.digest)
+            if kept is None:
+                return None
+            status = os.fstat(kept.descriptor)
+            now = self._clock()
+            if (
+                FileIdentity.of(status) != kept.file
+                or status.st_nlink == 0
+                or wanted.offset + wanted.size > kept.file.size
+                or not self._may_be_believed(kept.file, now)
+            ):
+                return None
+            kept.last_use = now
+            self._kept.move_to_end(wanted.digest)
+            return OpenedObject(os.dup(kept.descriptor), hashed=False)
+
+    def _may_be_believed(self, file: FileIdentity, now: float) -> bool:
+        return self._verification is Verification.NEVER or self._sound.recall(file, now)
+
+    def _keep(self, digest: Digest, descriptor: int, file: FileIdentity) -> None:
+        with self._lock:
+            now = self._clock()
+            before = self._kept.pop(digest, None)
+            if before is not None:
+                os.close(before.descriptor)
+            self._kept[digest] = _Kept(os.dup(descriptor), file, now)
+            while len(self._kept) > self._most_kept or now - self._oldest().last_use > KEPT_SECONDS:
+                self._drop_oldest()
+
+    def _oldest(self) -> _Kept:
+        return next(iter(self._kept.values()))
+
+    def _drop_oldest(self) -> None:
+        os.close(self._kept.popitem(last=False)[1].descriptor)
+
+    def wants_blocks(self, wanted: ObjectRange) -> bool:
+        """Say whether the hashes of its blocks would spare an open the reading of all of it."""
+        return self._verification is Verification.OPEN and wanted.offset + wanted.size > BLOCK_BYTES
+
+    def open(self, wanted: ObjectRange, blocks: Sequence[Digest] = ()) -> OpenedObject:
         """Open the object that holds these bytes and make sure of its content.
+
+        With ``blocks``, the hash of each of its blocks, that is left to `CheckedBlocks`.
 
         Raises DamagedObjectError if the content does not hash to the name, cannot be read, or ends
         before the range does; ObjectNotFoundError; StorageError if the file cannot be opened.
         """
         descriptor = self._store.open(wanted.digest)
         try:
-            hashed = self._make_sure(descriptor, wanted)
+            return self._make_sure(descriptor, wanted, blocks)
         except BaseException:
             os.close(descriptor)
             raise
-        return OpenedObject(descriptor, hashed)
 
-    def _make_sure(self, descriptor: int, wanted: ObjectRange) -> bool:
-        """Raise if the object is not sound; return whether it had to be read for that."""
+    def _make_sure(
+        self, descriptor: int, wanted: ObjectRange, blocks: Sequence[Digest]
+    ) -> OpenedObject:
+        """Return what is known of the object now; raise if it is not sound."""
         digest = wanted.digest
         try:
             file = FileIdentity.of(os.fstat(descriptor))
         except OSError as error:
             raise storage_error(error, "looking at object", digest) from error
-        hashed = not self._sound.recall(file, self._clock())
-        if hashed:
-            try:
-                actual, _ = hash_descriptor(descriptor)
-            except OSError as error:
-                raise _damaged(digest, f"cannot be read: {error.strerror}") from error
-            if actual != digest:
-                raise _damaged(digest, f"hashes to {actual}")
-            self._sound.remember(file, self._clock())
+        hashed, checked = False, None
+        if self._verification is Verification.OPEN and not self._sound.recall(file, self._clock()):
+            if blocks:
+                checked = self._checked_blocks(digest, file, blocks)
+            else:
+                hashed = self._hash(descriptor, digest, file)
         if wanted.offset + wanted.size > file.size:
             raise _damaged(
                 digest,
                 f"has {file.size} bytes, and {wanted.size} at {wanted.offset} are recorded",
             )
-        return hashed
+        if checked is None:
+            self._keep(digest, descriptor, file)
+        return OpenedObject(descriptor, hashed, checked)
+
+    def _hash(self, descriptor: int, digest: Digest, file: FileIdentity) -> bool:
+        try:
+            actual, _ = hash_descriptor(descriptor)
+        except OSError as error:
+            raise _damaged(digest, f"cannot be read: {error.strerror}") from error
+        if actual != digest:
+            raise _damaged(digest, f"hashes to {actual}")
+        self._sound.remember(file, self._clock())
+        return True
+
+    def _checked_blocks(
+        self, digest: Digest, file: FileIdentity, blocks: Sequence[Digest]
+    ) -> CheckedBlocks:
+        if -(-file.size // BLOCK_BYTES) != len(blocks):
+            raise _damaged(digest, f"has {file.size} bytes instead of {len(blocks)} blocks")
+        with self._lock:
+            sound = self._sound_blocks.setdefault(file, set())
+            self._sound_blocks.move_to_end(file)
+            if len(self._sound_blocks) > REMEMBERED_LARGE_FILES:
+                self._sound_blocks.popitem(last=False)
+        return CheckedBlocks(digest, blocks, sound)
 
 
 def _damaged(digest: str, reason: str) -> DamagedObjectError:

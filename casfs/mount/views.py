@@ -57,7 +57,10 @@ def build_tree(view: ArchiveView, counters: Counters, mounted: int) -> Tree:
                 open_files=counters.open_files,
                 verified_opens=counters.verified_opens,
                 remembered_opens=counters.remembered_opens,
+                prefetched=counters.prefetched,
+                read_ahead_bytes=counters.read_ahead_bytes,
                 damaged_opens=counters.damaged_opens,
+                damaged_reads=counters.damaged_reads,
                 damaged=tuple(counters.damaged),
             )
         )
@@ -71,7 +74,11 @@ def build_tree(view: ArchiveView, counters: Counters, mounted: int) -> Tree:
         modified,
     )
     root = FixedDirectory(ROOT_PATH, [broadcasts.root, objects.root, own], modified)
-    return Tree(root, {Family.GROUP: broadcasts.resolve, Family.OBJECT: objects.resolve})
+    return Tree(
+        root,
+        {Family.GROUP: broadcasts.resolve, Family.OBJECT: objects.resolve},
+        {Family.GROUP: broadcasts.following},
+    )
 
 
 class RenderedFile(GeneratedFile):

@@ -3,7 +3,8 @@
 The crash protocol of a batch:
 
 1. the shard is locked (shared), then it is looked up whether the object is there;
-2. new data goes to ``.casfs/tmp/<process>/`` and is made durable there, files in parallel;
+2. new data goes to ``.casfs/tmp/<process>/`` and is made durable there, files in parallel, the
+   first while later ones are still hashed (`casfs.objects.syncing` says how);
 3. only then is each file renamed to its final name;
 4. each touched shard directory is made durable, also for objects that were there before;
 5. the batch stays open, its shards locked, until the caller's manifest lines are durable.
@@ -17,10 +18,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
-import shutil
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from msgspec import Struct
@@ -29,22 +27,28 @@ from casfs.digest import SHARD_LENGTH, Digest, digest_of_parts
 from casfs.durable import open_directory, write_fully
 from casfs.errors import storage_error
 from casfs.objects.local import OBJECTS, SUFFIX, hash_descriptor
-from casfs.objects.store import Payload, Stored
+from casfs.objects.store import Payload, Staged, Stored
+from casfs.objects.syncing import StrategyName, SyncStrategy, choose_strategy
+from casfs.objects.temporaries import Temporaries
+from casfs.objects.writing import ObjectWriter, Preallocation, create_temporary, drop_staged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
-_SYNC_THREADS = 8
-_TEMPORARY = os.path.join(".casfs", "tmp")
+_SYNC_THREADS = 16
+_OPEN_FILES = 128
+"""New objects that a batch has open at once, at most."""
 
 
 class _Pending(Struct, frozen=True):
     """An object on its way to its name."""
 
     digest: Digest
-    parts: Sequence[bytes]
+    size: int
+    source: Payload | Staged
     temporary: str
 
 
@@ -55,26 +59,35 @@ class LocalCommitter:
     swept when it opens. Raises StorageError.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, strategy: StrategyName = "auto") -> None:
         self.root = root
-        self._temporary = ""
-        self._temporary_lock = -1
-        self._count = 0
+        self.preallocation = Preallocation()
+        self._wanted = strategy
+        self._temporaries: Temporaries
+        self._strategy: SyncStrategy
+        self._resources = contextlib.ExitStack()
         self._threads = ThreadPoolExecutor(_SYNC_THREADS, thread_name_prefix="casfs-sync")
 
     def __enter__(self) -> Self:
-        try:
-            sweep_temporaries(self.root)
-            self._open_temporary()
-        except OSError as error:
-            self._threads.shutdown()
-            raise storage_error(error, "preparing", self.root) from error
+        with contextlib.ExitStack() as resources:
+            resources.callback(self._threads.shutdown)
+            try:
+                self._strategy = choose_strategy(self.root, self._wanted)
+                resources.callback(self._strategy.close)
+                self._temporaries = Temporaries(self.root)
+                resources.callback(self._temporaries.close)
+            except OSError as error:
+                raise storage_error(error, "preparing", self.root) from error
+            self._resources = resources.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._threads.shutdown()
-        shutil.rmtree(self._temporary, ignore_errors=True)
-        os.close(self._temporary_lock)
+        self._resources.close()
+
+    @property
+    def strategy(self) -> SyncStrategy:
+        """How batches become durable."""
+        return self._strategy
 
     @contextlib.contextmanager
     def batch(self) -> Iterator[LocalBatch]:
@@ -96,27 +109,20 @@ class LocalCommitter:
         elif items:
             work(items[0])
 
-    def _open_temporary(self) -> None:
-        while True:
-            name = f"{os.getpid()}-{secrets.token_hex(4)}"
-            path = os.path.join(self.root, _TEMPORARY, name)
-            os.mkdir(path, mode=0o700)
-            # A sweeper may take it for a dead one before we have the lock.
-            with contextlib.suppress(FileNotFoundError):
-                descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX)
-                    os.stat(path)
-                except OSError:
-                    os.close(descriptor)
-                    raise
-                self._temporary, self._temporary_lock = path, descriptor
-                return
+    def start(self, work: Callable[[Item], Result], item: Item) -> Future[Result]:
+        """Begin to do ``work`` on an item beside what else is done."""
+        return self._threads.submit(work, item)
+
+    def stage(self, expected: int | None = None) -> ObjectWriter:
+        """Return a writer for an object that comes in pieces; in any thread, beside batches.
+
+        ``expected``: its size in bytes, where that is known. Raises StorageError.
+        """
+        return ObjectWriter(self._temporaries, self.preallocation, expected)
 
     def temporary_path(self) -> str:
         """Return a path on the store's filesystem that nobody else uses."""
-        self._count += 1
-        return os.path.join(self._temporary, str(self._count))
+        return self._temporaries.path()
 
 
 class LocalBatch:
@@ -127,35 +133,78 @@ class LocalBatch:
         self._locks = shards
         self._shards: dict[str, int] = {}
 
-    def put(self, payloads: Sequence[Payload]) -> list[Stored]:
+    def put(self, payloads: Sequence[Payload | Staged]) -> list[Stored]:
         """Make each payload durable under its name, as `casfs.objects.store.Batch` promises."""
         pending: dict[Digest, _Pending] = {}
         results: list[Stored] = []
-        touched: set[str] = set()
         try:
-            for payload in payloads:
-                parts = payload.parts
-                size = sum(map(len, parts))
-                digest = payload.digest or digest_of_parts(parts)
-                touched.add(digest[:SHARD_LENGTH])
-                new, healed = False, False
-                if digest not in pending:
-                    sound = self._existing(digest, size)
-                    new, healed = sound is None, sound is False
-                    if not sound:
-                        path = self._committer.temporary_path()
-                        pending[digest] = _Pending(digest, parts, path)
-                results.append(Stored(digest=digest, size=size, new=new, healed=healed))
-            self._committer.in_parallel(_write_temporary, list(pending.values()))
+            for start in range(0, len(payloads), _OPEN_FILES):
+                results += self._write_some(payloads[start : start + _OPEN_FILES], pending)
             for item in pending.values():
                 os.rename(item.temporary, self._final(item.digest))
-            self._committer.in_parallel(os.fsync, [self._shards[name] for name in sorted(touched)])
+            touched = sorted({result.digest[:SHARD_LENGTH] for result in results})
+            shards = [self._shards[name] for name in touched]
+            if shards:
+                self._committer.strategy.names(shards, self._committer.in_parallel)
         except OSError as error:
             for item in pending.values():
                 with contextlib.suppress(OSError):
                     os.unlink(item.temporary)
             raise storage_error(error, "storing objects in", self._committer.root) from error
+        finally:
+            for payload in payloads:
+                if isinstance(payload, Staged):
+                    drop_staged(payload)
         return results
+
+    def _write_some(
+        self, payloads: Sequence[Payload | Staged], pending: dict[Digest, _Pending]
+    ) -> list[Stored]:
+        """Make durable what is not there yet; each is written while the next ones are hashed."""
+        results: list[Stored] = []
+        writing: list[Future[int | None]] = []
+        try:
+            for payload in payloads:
+                digest, size = _identity(payload)
+                new, healed = False, False
+                if digest not in pending:
+                    sound = self._existing(digest, size)
+                    new, healed = sound is None, sound is False
+                    if not sound:
+                        pending[digest] = item = self._pending(payload, digest, size)
+                        writing.append(self._committer.start(self._write, item))
+                results.append(Stored(digest=digest, size=size, new=new, healed=healed))
+            written = [future.result() for future in writing]
+            files = [descriptor for descriptor in written if descriptor is not None]
+            if files:
+                self._committer.strategy.data(files, self._committer.in_parallel)
+        finally:
+            # Who is told of a failure cleans up and tries again: no straggler may still be at work.
+            wait(writing)
+            for future in writing:
+                if future.exception() is None and (descriptor := future.result()) is not None:
+                    os.close(descriptor)
+        return results
+
+    def _pending(self, source: Payload | Staged, digest: Digest, size: int) -> _Pending:
+        path = source.temporary if isinstance(source, Staged) else self._committer.temporary_path()
+        return _Pending(digest, size, source, path)
+
+    def _write(self, item: _Pending) -> int | None:
+        """Write a temporary; return the descriptor by which it is to be synced, if it still is."""
+        if isinstance(item.source, Staged):
+            # Written before this batch, whoever heard of its errors by syncfs since then.
+            os.fsync(item.source.descriptor)
+            return None
+        descriptor = create_temporary(item.temporary)
+        try:
+            self._committer.preallocation.reserve(descriptor, item.size)
+            write_fully(descriptor, item.source.parts)
+            self._committer.strategy.written(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
 
     def _existing(self, digest: Digest, size: int) -> bool | None:
         """Say whether a sound object of this name is there; None if there is none at all."""
@@ -189,29 +238,7 @@ class LocalBatch:
         return os.path.join(root, OBJECTS, digest[:SHARD_LENGTH], digest + SUFFIX)
 
 
-def _write_temporary(item: _Pending) -> None:
-    descriptor = os.open(
-        item.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode=0o444
-    )
-    try:
-        write_fully(descriptor, item.parts)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sweep_temporaries(root: str) -> int:
-    """Remove the temporaries of processes that are dead; return how many there were.
-
-    The kernel tells the living by the lock that each holds on its directory. What cannot be removed
-    (another user's, say) stays. Raises OSError if there is no place for temporaries.
-    """
-    base = os.path.join(root, _TEMPORARY)
-    swept = 0
-    for name in os.listdir(base):
-        path = os.path.join(base, name)
-        with contextlib.suppress(OSError), open_directory(path) as descriptor:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path)
-            swept += 1
-    return swept
+def _identity(payload: Payload | Staged) -> tuple[Digest, int]:
+    if isinstance(payload, Staged):
+        return payload.digest, payload.size
+    return payload.digest or digest_of_parts(payload.parts), sum(map(len, payload.parts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from casfs.digest import SHARD_LENGTH, Digest, Hasher, is_digest
@@ -30,14 +31,17 @@ def shard_names() -> list[str]:
     return [f"{number:02x}" for number in range(256)]
 
 
-def hash_descriptor(descriptor: int) -> tuple[Digest, int]:
-    """Return the digest and size of a file's content from its beginning; raises OSError."""
+def hash_descriptor(descriptor: int, start: int = 0, stop: int = sys.maxsize) -> tuple[Digest, int]:
+    """Return the digest and size of a file's bytes from ``start`` to ``stop``, or to its end.
+
+    Raises OSError.
+    """
     hasher = Hasher()
-    offset = 0
-    while chunk := os.pread(descriptor, _READ_BYTES, offset):
+    offset = start
+    while chunk := os.pread(descriptor, min(_READ_BYTES, stop - offset), offset):
         hasher.update(chunk)
         offset += len(chunk)
-    return hasher.digest(), offset
+    return hasher.digest(), offset - start
 
 
 class LocalStore:

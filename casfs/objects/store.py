@@ -24,6 +24,23 @@ class Payload(Struct, frozen=True):
     """Of all of them, where the caller has computed it."""
 
 
+class Staged(Struct, frozen=True):
+    """An object's bytes, written to a file that has no name in the store yet.
+
+    It goes into one put, which gives it its name or, whatever happens, removes it.
+    """
+
+    digest: Digest
+    size: int
+    """Bytes."""
+    blocks: list[Digest] | None
+    """For an object above `casfs.digest.BLOCK_BYTES`: the digest of each of its blocks."""
+    temporary: str
+    """Where the file is."""
+    descriptor: int
+    """The one that wrote it: errors of writing show when it is synced."""
+
+
 class Stored(Struct, frozen=True):
     """What a put did."""
 
@@ -39,12 +56,13 @@ class Stored(Struct, frozen=True):
 class Batch(Protocol):
     """Puts that share their syncs. Their shards are safe from collection while it is open."""
 
-    def put(self, payloads: Sequence[Payload]) -> list[Stored]:
+    def put(self, payloads: Sequence[Payload | Staged]) -> list[Stored]:
         """Make each payload durable under its name.
 
         Data is durable before its name exists, and the name is durable on return: also that of an
         object which was there before. Raises StorageError; then nothing new stands under a name
-        that it does not deserve, and the payloads may be put again.
+        that it does not deserve, and the payloads may be put again. (What was staged may not:
+        it is gone, and its bytes have to come once more.)
         """
 
 

@@ -72,13 +72,26 @@ class GroupReceived(Struct, frozen=True):
     """Nanoseconds UTC of its last."""
     lacking: int = 0
     """How many bytes of the last frame did not come; 0 when every frame is whole."""
+    fetched: bool = False
+    """Whether it answers `MoqSession.fetch`, rather than the subscription."""
+
+
+class FetchFailed(Struct, frozen=True):
+    """A group that was asked for by `MoqSession.fetch` does not come. Information, not failure."""
+
+    subscription: int
+    sequence: int
+    code: int
+    """The protocol's error code. Relays disagree on codes; do not branch on it."""
 
 
 class GoawayReceived(Struct, frozen=True):
-    """The relay asks us to leave."""
+    """The relay asks us to leave: finish what is open, ask for nothing new, connect elsewhere."""
 
     uri: str
-    """Where to go; empty: the same place."""
+    """Where to go, as the relay wrote it (it may hold a token); empty: the same place."""
+    timeout: int | None = None
+    """Milliseconds until it ends the session; None where it did not say."""
 
 
 Event = (
@@ -89,5 +102,6 @@ Event = (
     | TrackEnded
     | GroupsDropped
     | GroupReceived
+    | FetchFailed
     | GoawayReceived
 )

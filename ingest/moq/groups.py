@@ -60,6 +60,7 @@ class GroupAssembly:
         "_timed",
         "_timestamp",
         "_timestamps",
+        "fetched",
         "opened",
         "payload",
         "sequence",
@@ -73,8 +74,11 @@ class GroupAssembly:
         opened: int,
         framing: Framing,
         limits: Limits,
+        *,
+        fetched: bool = False,
     ) -> None:
         """Expect a group of which the first byte came at ``opened``, nanoseconds UTC."""
+        self.fetched = fetched
         self.subscription = subscription
         self.sequence = sequence
         self.opened = opened
@@ -120,8 +124,7 @@ class GroupAssembly:
         """Take a piece in which at least one frame ends or begins."""
         offset = self._lacking
         if offset:
-            self._parts.append(data[:offset])
-            self._frames.append(b"".join(self._parts))
+            self._frames.append(b"".join([*self._parts, memoryview(data)[:offset]]))
             self._parts.clear()
             self.payload += offset
             self._lacking = 0
@@ -184,6 +187,7 @@ class GroupAssembly:
             received_start=self.opened,
             received_end=self._last,
             lacking=self._lacking if self._parts else 0,
+            fetched=self.fetched,
         )
 
     @property
@@ -215,14 +219,26 @@ class OpenGroups:
         return len(self._groups)
 
     def has(self, subscription: int) -> bool:
-        """Whether a group of that subscription is arriving."""
-        return any(group.subscription == subscription for group in self._groups.values())
+        """Whether a group of that subscription is arriving, those apart that are fetched."""
+        return any(
+            group.subscription == subscription and not group.fetched
+            for group in self._groups.values()
+        )
 
     def open(
-        self, stream: int, subscription: int, sequence: int, opened: int, framing: Framing
+        self,
+        stream: int,
+        subscription: int,
+        sequence: int,
+        opened: int,
+        framing: Framing,
+        *,
+        fetched: bool = False,
     ) -> None:
         """Expect a group on ``stream``, of which the first byte came at ``opened``."""
-        self._groups[stream] = GroupAssembly(subscription, sequence, opened, framing, self._limits)
+        self._groups[stream] = GroupAssembly(
+            subscription, sequence, opened, framing, self._limits, fetched=fetched
+        )
 
     def append(self, stream: int, data: bytes, now: int, *, end: bool) -> Sequence[GroupReceived]:
         """Take bytes of a group's stream and return the groups that are over by them.
@@ -280,7 +296,7 @@ class OpenGroups:
         """Return what has come of each group opened before that time and grown since last told."""
         told = []
         for group in self._groups.values():
-            if group.opened < opened_before and group.grown:
+            if group.opened < opened_before and group.grown and not group.fetched:
                 before = group.held
                 told.append(group.report("still open"))
                 self._held += group.held - before  # the report joins the last frame's pieces

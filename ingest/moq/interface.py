@@ -33,6 +33,22 @@ class Limits(Struct, frozen=True):
     buffered_bytes: int = 512 << 20
     """The most payload held in open groups of one session, bytes; beyond it the largest open
     group is cut."""
+    early_bytes: int = 16 << 20
+    """The most that is held of groups that overtake the answer to their subscription, bytes."""
+    fetches: int = 64
+    """The most groups that are fetched at a time; 0: nothing is fetched at all."""
+
+
+class Locator(Struct, frozen=True):
+    """Where a session on raw QUIC is, for its SETUP; WebTransport says it in HTTP."""
+
+    authority: str
+    """Host and port."""
+    path: str
+    """Path and query. Secret: they may hold a token."""
+
+    def __repr__(self) -> str:
+        return f"Locator({self.authority})"
 
 
 class Streams(Protocol):
@@ -86,10 +102,34 @@ class MoqSession(Protocol):
         """
 
     def unsubscribe(self, subscription: int) -> None:
-        """Give up a subscription; its open groups are forgotten."""
+        """Give up a subscription; its open groups and its fetches are forgotten."""
+
+    def fetch(self, subscription: int, sequence: int) -> bool:
+        """Ask once more for one whole group of a subscription that is not given up.
+
+        Returns False where that cannot be done: the protocol or the relay has no FETCH, the
+        subscription is not known, the same group is being fetched, or too many are. Otherwise
+        exactly one answer comes, a `GroupReceived` that is ``fetched`` or a `FetchFailed`, unless
+        the subscription is given up before. Relays have only what they or the publisher still
+        keep: some seconds, mostly. The subscription may have ended.
+        """
 
     def stream_data(self, stream: int, data: bytes, now: int, *, end: bool) -> Sequence[Event]:
-        """Take bytes of a stream, its WebTransport prefix removed."""
+        """Take bytes of a stream, the transport's prefix removed."""
+
+    def datagram(self, data: bytes, now: int) -> Sequence[Event]:
+        """Take a datagram, the transport's prefix removed: a group of one frame, or nothing."""
+
+    @property
+    def fetch_ignored(self) -> bool:
+        """Whether groups were asked for by FETCH, and the relay has answered none, not even no."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether time alone may cause events: then call `settle` a few times each second."""
+
+    def settle(self, now: int) -> Sequence[Event]:
+        """Tell what has become certain by waiting: that nothing more comes."""
 
     def stream_reset(self, stream: int, code: int, now: int) -> Sequence[Event]:
         """Take the relay's RESET_STREAM."""

@@ -15,15 +15,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from msgspec import Struct
-
 from casfs.errors import ProtocolError
 from ingest.moq.announcements import Announcements
-from ingest.moq.events import GoawayReceived, GroupReceived, GroupsDropped
+from ingest.moq.events import FetchFailed, GoawayReceived, GroupReceived, GroupsDropped
 from ingest.moq.groups import OpenGroups
 from ingest.moq.lite_messages import (
     AnnounceOk,
     BidiStream,
+    Datagram,
     Goaway,
     Role,
     Setup,
@@ -32,7 +31,7 @@ from ingest.moq.lite_messages import (
     TrackRequest,
     UniStream,
 )
-from ingest.moq.lite_streams import BIDI_KINDS, UNI_KINDS, ControlStream, Kind
+from ingest.moq.lite_streams import BIDI_KINDS, UNI_KINDS, ControlStream, Kind, LiteStatistics
 from ingest.moq.lite_versions import Wish
 from ingest.moq.subscriptions import Subscription
 from ingest.moq.varint import encode_varint
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ingest.moq.events import Event
-    from ingest.moq.interface import Limits, Streams
+    from ingest.moq.interface import Limits, Locator, Streams
     from ingest.moq.lite_versions import LiteVersion
 
 CANCELLED: Final = 0
@@ -51,26 +50,18 @@ _RELAY_OPENED: Final = 0b01
 _ONE_DIRECTION: Final = 0b10
 
 
-class LiteStatistics(Struct, frozen=True):
-    """What a session holds and what it has turned away, for status and tests."""
-
-    subscriptions: int
-    broadcasts: int
-    open_groups: int
-    open_streams: int
-    """Streams in use beside those of groups."""
-    stopped_streams: int
-    """Streams turned away of which the relay has not confirmed the end."""
-    ignored_announcements: int
-    """Announcements of names that cannot be, or beyond the limit."""
-    violations: int
-    """Streams ended because of the messages on them; groups tell their own."""
-
-
 class LiteSession:
     """Our side of one session; implements `ingest.moq.interface.MoqSession`."""
 
-    def __init__(self, version: LiteVersion, streams: Streams, limits: Limits) -> None:
+    def __init__(
+        self,
+        version: LiteVersion,
+        streams: Streams,
+        limits: Limits,
+        where: Locator | None = None,
+    ) -> None:
+        """``where`` is told on raw QUIC, by the versions that have SETUP (since 05)."""
+        self._where = where
         self.protocol = version.protocol
         self._version = version
         self._transport = streams
@@ -80,6 +71,10 @@ class LiteSession:
         self._groups = OpenGroups(limits, self._stop)
         self._announcements = Announcements(limits)
         self._subscriptions: dict[int, Subscription] = {}
+        self._wishes: dict[int, Wish] = {}
+        """What each subscription asked for."""
+        self._fetches: dict[int, ControlStream] = {}
+        """Groups that are being fetched, by stream."""
         self._subscribed = 0
         self._ending: set[int] = set()
         """Subscriptions whose stream is over and whose end has not been told."""
@@ -100,6 +95,7 @@ class LiteSession:
             open_streams=len(self._streams),
             stopped_streams=len(self._stopped),
             ignored_announcements=self._announcements.ignored,
+            fetches=len(self._fetches),
             violations=self._violations,
         )
 
@@ -108,7 +104,10 @@ class LiteSession:
     def start(self) -> None:
         """Say that we only subscribe; never wait for what the relay says of itself."""
         if self._version.setup:
-            message = encode_varint(UniStream.SETUP) + Setup.of_role(Role.SUBSCRIBER).encode()
+            setup = Setup.of_role(Role.SUBSCRIBER)
+            if self._where is not None:
+                setup = setup.with_path(self._where.path)
+            message = encode_varint(UniStream.SETUP) + setup.encode()
             self._transport.send(self._transport.open_uni(), message, end=True)
 
     def announce(self, prefix: str) -> None:
@@ -123,7 +122,9 @@ class LiteSession:
         """Ask for a track, and where the version can for its properties."""
         number = self._subscribed
         self._subscribed += 1
-        message = self._version.subscribe(Wish(number, broadcast, track, priority, max_latency))
+        wish = Wish(number, broadcast, track, priority, max_latency)
+        self._wishes[number] = wish
+        message = self._version.subscribe(wish)
         self._ask(Kind.SUBSCRIBE, BidiStream.SUBSCRIBE, message).subscription = number
         if self._version.track_requests:
             # Our direction stays open until the answer: its end would withdraw the question.
@@ -139,10 +140,29 @@ class LiteSession:
         if self._subscriptions.pop(subscription, None) is None:
             return
         self._ending.discard(subscription)
+        del self._wishes[subscription]
         for stream in list(self._streams.values()):
             if stream.subscription == subscription:
                 self._dismiss(stream)
         self._groups.forget(subscription)
+        for stream in list(self._fetches.values()):
+            if stream.subscription == subscription:
+                self._end_fetch(stream)
+
+    def fetch(self, subscription: int, sequence: int) -> bool:
+        """Ask for a group again; since 05, whose relays answer on the same stream."""
+        wish = self._wishes.get(subscription)
+        asked = any(
+            (stream.subscription, stream.sequence) == (subscription, sequence)
+            for stream in self._fetches.values()
+        )
+        full = len(self._fetches) >= self._limits.fetches
+        if wish is None or asked or full or not self._version.fetches:
+            return False
+        stream = self._ask(Kind.FETCH, BidiStream.FETCH, self._version.fetch(wish, sequence))
+        stream.subscription, stream.sequence = subscription, sequence
+        self._fetches[stream.number] = stream
+        return True
 
     def _ask(self, kind: Kind, opening: BidiStream, message: bytes) -> ControlStream:
         stream = ControlStream(self._transport.open_bidi(), kind, self._limits)
@@ -157,6 +177,7 @@ class LiteSession:
         events: list[Event] = []
         if stream in self._groups:
             events.extend(self._groups.append(stream, data, now, end=end))
+            self._note_fetched(stream)
         elif stream in self._stopped:
             if end:
                 self._stopped.discard(stream)
@@ -169,11 +190,51 @@ class LiteSession:
             self._conclude(now, events)
         return events
 
+    def datagram(self, data: bytes, now: int) -> Sequence[Event]:
+        """Take a group of one frame (since 05, section "Datagrams")."""
+        if not self._version.datagrams:
+            return ()
+        try:
+            datagram = Datagram.decode(data)
+        except ProtocolError:
+            self._violations += 1
+            return ()
+        subscription = self._subscriptions.get(datagram.subscription)
+        if subscription is None:
+            return ()
+        subscription.group(datagram.sequence)
+        group = GroupReceived(
+            subscription=datagram.subscription,
+            sequence=datagram.sequence,
+            frames=(datagram.payload,),
+            timestamps=(datagram.timestamp,),
+            complete=True,
+            reason="",
+            received_start=now,
+            received_end=now,
+        )
+        return (group,)
+
+    fetch_ignored: Final = False
+    """Each FETCH has a stream of its own here: who does not know it resets that."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a subscription is over whose last groups may still come."""
+        return bool(self._ending)
+
+    def settle(self, now: int) -> Sequence[Event]:
+        """Tell the end of subscriptions of which nothing more comes."""
+        events: list[Event] = []
+        self._conclude(now, events)
+        return events
+
     def stream_reset(self, stream: int, code: int, now: int) -> Sequence[Event]:
         """Take the relay's RESET_STREAM."""
         events: list[Event] = []
         if stream in self._groups:
             events.append(self._groups.reset(stream, code))
+            self._note_fetched(stream)
         elif stream in self._stopped:
             self._stopped.discard(stream)
         else:
@@ -205,6 +266,8 @@ class LiteSession:
         self._streams.clear()
         self._stopped.clear()
         self._subscriptions.clear()
+        self._wishes.clear()
+        self._fetches.clear()
         self._ending.clear()
         return self._groups.abandon(reason)
 
@@ -275,6 +338,30 @@ class LiteSession:
             return
         events.extend(groups.append(stream.number, stream.reader.rest(), now, end=stream.ended))
 
+    def _read_fetch(self, stream: ControlStream, now: int, events: list[Event]) -> None:
+        del self._streams[stream.number]
+        groups, number = self._groups, stream.number
+        groups.open(
+            number,
+            stream.subscription,
+            stream.sequence,
+            now,
+            self._version.framing,
+            fetched=True,
+        )
+        events.extend(groups.append(number, stream.reader.rest(), now, end=stream.ended))
+        self._note_fetched(number)
+
+    def _note_fetched(self, number: int) -> None:
+        """End our direction of a fetch whose group is over."""
+        stream = self._fetches.get(number)
+        if stream is not None and number not in self._groups:
+            self._end_fetch(stream)
+
+    def _end_fetch(self, stream: ControlStream) -> None:
+        self._fetches.pop(stream.number, None)
+        self._end_ours(stream)
+
     def _read_setup(self, stream: ControlStream, _now: int, _events: list[Event]) -> None:
         body = stream.reader.message()
         if body is not None:
@@ -334,6 +421,7 @@ class LiteSession:
         Kind.ANNOUNCE: _read_announcements,
         Kind.SUBSCRIBE: _read_replies,
         Kind.TRACK: _read_track,
+        Kind.FETCH: _read_fetch,
         Kind.UNI: _read_kind,
         Kind.BIDI: _read_kind,
         Kind.GROUP: _read_group,
@@ -354,6 +442,9 @@ class LiteSession:
             subscription = self._subscriptions[stream.subscription]
             events.extend(subscription.over(code, now))
             self._ending.add(subscription.number)
+        elif stream.kind is Kind.FETCH:
+            self._end_fetch(stream)
+            events.append(FetchFailed(stream.subscription, stream.sequence, code or 0))
         elif stream.kind is Kind.TRACK:
             subscription = self._subscriptions[stream.subscription]
             events.extend(
@@ -380,6 +471,7 @@ class LiteSession:
     def _stop(self, number: int) -> None:
         """Ask for no more on a stream, and ignore what still comes."""
         self._transport.stop(number, CANCELLED)
+        self._note_fetched(number)
         if number & _RELAY_OPENED:
             self._stopped.add(number)
 

@@ -64,6 +64,11 @@ class Setup(Struct, frozen=True):
         """Return a SETUP that tells ``role`` and nothing else."""
         return cls((SetupParameter(_SETUP_ROLE, encode_varint(role)),))
 
+    def with_path(self, path: str) -> Setup:
+        """Return it with the path that is asked for: on raw QUIC alone."""
+        parameter = SetupParameter(_SETUP_PATH, path.encode())
+        return Setup((parameter, *self.parameters))
+
     def encode(self) -> bytes:
         """Return the message."""
         fields = [encode_varint(len(self.parameters))]
@@ -79,6 +84,7 @@ class Setup(Struct, frozen=True):
         return cls(tuple(SetupParameter(fields.varint(), fields.octets()) for _ in range(count)))
 
 
+_SETUP_PATH: Final = 2
 _SETUP_ROLE: Final = 3
 
 
@@ -385,6 +391,27 @@ class GroupHeader(Struct, frozen=True):
         """Parse a body."""
         fields = MessageBody(body)
         return cls(fields.varint(), fields.varint(), fields.unread)
+
+
+class Datagram(Struct, frozen=True):
+    """A group of one frame, small enough for one datagram (05)."""
+
+    subscription: int
+    sequence: int
+    timestamp: int
+    """Absolute, in units of the track's timescale."""
+    payload: bytes
+
+    def encode(self) -> bytes:
+        """Return the datagram."""
+        fields = (self.subscription, self.sequence, self.timestamp)
+        return b"".join(map(encode_varint, fields)) + self.payload
+
+    @classmethod
+    def decode(cls, data: bytes) -> Datagram:
+        """Parse a datagram."""
+        fields = MessageBody(data)
+        return cls(fields.varint(), fields.varint(), fields.varint(), fields.rest())
 
 
 class Goaway(Struct, frozen=True):

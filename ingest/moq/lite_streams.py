@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
+
 from ingest.moq.lite_messages import BidiStream, UniStream
 from ingest.moq.reading import StreamReader
 
@@ -16,11 +18,13 @@ if TYPE_CHECKING:
 
 
 class Kind(Enum):
-    """What a stream is for; the first three are ours."""
+    """What a stream is for; the first four are ours."""
 
     ANNOUNCE = auto()
     SUBSCRIBE = auto()
     TRACK = auto()
+    FETCH = auto()
+    """Nothing has come yet; with its first byte it goes to the open groups."""
     UNI = auto()
     """The relay's, its kind not known yet."""
     BIDI = auto()
@@ -45,6 +49,7 @@ class ControlStream:
         "opened",
         "prefix",
         "reader",
+        "sequence",
         "subscription",
         "waiting",
     )
@@ -66,7 +71,9 @@ class ControlStream:
         self.announcements: AnnounceReader | None = None
         """ANNOUNCE: reads them."""
         self.subscription = -1
-        """SUBSCRIBE and TRACK: whose."""
+        """SUBSCRIBE, TRACK and FETCH: whose."""
+        self.sequence = -1
+        """FETCH: of which group."""
 
 
 UNI_KINDS: Final[Mapping[int, Kind]] = {
@@ -83,3 +90,21 @@ BIDI_KINDS: Final[Mapping[int, Kind]] = {
 """What the relay may open in both directions. It asks what we publish before it knows that we only
 subscribe, and how fast we are: neither is answered nor turned away, for relays of moq-dev take the
 end or the reset of their ANNOUNCE for an error and close the session."""
+
+
+class LiteStatistics(Struct, frozen=True):
+    """What a session holds and what it has turned away, for status and tests."""
+
+    subscriptions: int
+    broadcasts: int
+    open_groups: int
+    open_streams: int
+    """Streams in use beside those of groups."""
+    stopped_streams: int
+    """Streams turned away of which the relay has not confirmed the end."""
+    ignored_announcements: int
+    """Announcements of names that cannot be, or beyond the limit."""
+    fetches: int
+    """Groups that are being fetched."""
+    violations: int
+    """Streams and datagrams turned away for what they say; groups tell their own."""

@@ -71,6 +71,14 @@ def _subscribe_06(wish: Wish) -> bytes:
     ).encode()
 
 
+def _fetch(wish: Wish, sequence: int) -> bytes:
+    return lite_messages.Fetch(wish.broadcast, wish.track, wish.priority, sequence).encode()
+
+
+def _fetch_06(wish: Wish, sequence: int) -> bytes:
+    return lite_messages_06.Fetch(wish.broadcast, wish.track, wish.priority, sequence).encode()
+
+
 class LiteVersion(Struct, frozen=True):
     """One version of moq-lite, as far as a subscriber notices."""
 
@@ -82,6 +90,10 @@ class LiteVersion(Struct, frozen=True):
     """Whether TRACK tells the timescale of a track."""
     announce_ok: bool
     """Whether ANNOUNCE_OK stands before the announcements."""
+    fetches: bool
+    """Whether relays answer FETCH: 04 has it, and none does."""
+    datagrams: bool
+    """Whether groups may come as datagrams."""
     framing: Framing
     """How groups are framed."""
     subscribe_replies: Mapping[int, Callable[[bytes], SubscribeReply]]
@@ -92,6 +104,8 @@ class LiteVersion(Struct, frozen=True):
     """Makes what reads one stream of announcements."""
     subscribe: Callable[[Wish], bytes] = _subscribe
     """Encodes SUBSCRIBE."""
+    fetch: Callable[[Wish, int], bytes] = _fetch
+    """Encodes FETCH of one whole group."""
     decode_track_info: Callable[[bytes], TrackInfo] = lite_messages.TrackInfo.decode
     decode_group_header: Callable[[bytes], GroupHeader] = lite_messages.GroupHeader.decode
 
@@ -106,6 +120,8 @@ LITE_04: Final = LiteVersion(
     setup=False,
     track_requests=False,
     announce_ok=False,
+    fetches=False,
+    datagrams=False,
     framing=PLAIN,
     subscribe_replies={0: SubscribeOk.decode, 1: SubscribeDrop.decode},
 )
@@ -115,6 +131,8 @@ LITE_05: Final = LiteVersion(
     setup=True,
     track_requests=True,
     announce_ok=True,
+    fetches=True,
+    datagrams=True,
     framing=TIMED,
     subscribe_replies={
         0: SubscribeStart.decode,
@@ -129,6 +147,7 @@ LITE_06: Final = replace(
     announce=_announce_06,
     announcements=NumberedAnnouncements,
     subscribe=_subscribe_06,
+    fetch=_fetch_06,
     decode_track_info=lite_messages_06.TrackInfo.decode,
     decode_group_header=lite_messages_06.GroupHeader.decode,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from casfs.errors import ProtocolError
-from ingest.moq.varint import read_varint
+from ingest.moq.integers import QUIC_INTEGERS, Integers
 
 
 class TypedMessage(NamedTuple):
@@ -26,11 +26,12 @@ class StreamReader:
     Holds at most the last piece and one unfinished message.
     """
 
-    __slots__ = ("_buffer", "_limit", "_offset")
+    __slots__ = ("_buffer", "_limit", "_offset", "_read")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, integers: Integers = QUIC_INTEGERS) -> None:
         """``limit``: the longest message body that is accepted, bytes."""
         self._limit = limit
+        self._read = integers.read
         self._buffer: bytes | bytearray = b""
         self._offset = 0
 
@@ -54,7 +55,7 @@ class StreamReader:
 
     def varint(self) -> int | None:
         """Take an integer."""
-        found = read_varint(self._buffer, self._offset)
+        found = self._read(self._buffer, self._offset)
         if found is None:
             return None
         value, self._offset = found
@@ -65,7 +66,7 @@ class StreamReader:
 
         Raise `ProtocolError` as soon as a length over the limit is declared.
         """
-        found = read_varint(self._buffer, self._offset)
+        found = self._read(self._buffer, self._offset)
         if found is None:
             return None
         length, start = found
@@ -91,6 +92,41 @@ class StreamReader:
             return None
         return TypedMessage(kind, body)
 
+    def sized_message(self) -> TypedMessage | None:
+        """Take a message that stands behind its kind and two bytes of length (MoQ transport).
+
+        Raise `ProtocolError` as soon as a length over the limit is declared.
+        """
+        found = self._read(self._buffer, self._offset)
+        if found is None:
+            return None
+        kind, start = found
+        body = start + 2
+        if body > len(self._buffer):
+            return None
+        length = int.from_bytes(self._buffer[start:body], "big")
+        if length > self._limit:
+            raise ProtocolError(
+                f"a control message of {length} bytes is over the limit of {self._limit}"
+            )
+        end = body + length
+        if end > len(self._buffer):
+            return None
+        self._offset = end
+        return TypedMessage(kind, bytes(self._buffer[body:end]))
+
+    def varints(self, count: int) -> tuple[int, ...] | None:
+        """Take several integers."""
+        start = self._offset
+        values = []
+        for _ in range(count):
+            value = self.varint()
+            if value is None:
+                self._offset = start
+                return None
+            values.append(value)
+        return tuple(values)
+
     def rest(self) -> bytes:
         """Take all that is unread."""
         data = bytes(self._buffer[self._offset :])
@@ -102,11 +138,12 @@ class StreamReader:
 class MessageBody:
     """A cursor over the whole body of one message; a field that is not there is a violation."""
 
-    __slots__ = ("_body", "_offset")
+    __slots__ = ("_body", "_offset", "_read")
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, integers: Integers = QUIC_INTEGERS) -> None:
         self._body = body
         self._offset = 0
+        self._read = integers.read
 
     @property
     def unread(self) -> int:
@@ -115,7 +152,7 @@ class MessageBody:
 
     def varint(self) -> int:
         """Take an integer; raise `ProtocolError` when the body ends in it."""
-        found = read_varint(self._body, self._offset)
+        found = self._read(self._body, self._offset)
         if found is None:
             raise ProtocolError("a control message is shorter than its fields")
         value, self._offset = found
@@ -135,6 +172,10 @@ class MessageBody:
             return self.octets().decode()
         except UnicodeDecodeError as error:
             raise ProtocolError("a name in a control message is not UTF-8") from error
+
+    def rest(self) -> bytes:
+        """Take all that is left."""
+        return self._take(self.unread)
 
     def count(self) -> int:
         """Take how many entries follow; raise `ProtocolError` when they cannot fit.

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
-from casfs.digest import digest_of
-from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary
+from casfs.digest import BLOCK_BYTES, Digest, digest_of
+from casfs.index.extents import ExtentRow
+from casfs.index.rows import BroadcastRow, GroupEntry, GroupRow, TrackRow, TrackSummary
 from casfs.objects.local import LocalStore, shard_names
 from casfs.timestamps import HOUR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-
-    from casfs.digest import Digest
 
 
 class Content(Struct, frozen=True):
@@ -26,6 +26,8 @@ class Content(Struct, frozen=True):
     broadcasts: tuple[BroadcastRow, ...] = ()
     tracks: tuple[TrackRow, ...] = ()
     groups: tuple[GroupRow, ...] = ()
+    blocks: dict[Digest, tuple[Digest, ...]] = {}
+    """The block hashes of large objects."""
 
     def with_groups(self, *groups: GroupRow) -> Content:
         """Return the content after these groups came, with their tracks and broadcasts."""
@@ -41,6 +43,7 @@ class Content(Struct, frozen=True):
             tuple(broadcasts[number] for number in sorted(broadcasts)),
             tuple(tracks.values()),
             self.groups + groups,
+            self.blocks,
         )
 
 
@@ -87,6 +90,22 @@ class MemoryLookup:
             if group.n > after and start <= group.received_start < stop:
                 yield group
 
+    def extents(
+        self, track: TrackRow, start: int, stop: int, *, after: int = 0
+    ) -> Iterator[ExtentRow]:
+        yield from map(alone, self.groups(track, start, stop, after=after))
+
+    def group_entries(
+        self, track: TrackRow, hour: int, *, after: int, most: int
+    ) -> Sequence[GroupEntry]:
+        groups = self.groups(track, hour * HOUR, (hour + 1) * HOUR, after=after)
+        return [
+            GroupEntry(
+                g.n, g.epoch, g.sequence, g.size, g.received_start, g.received_end, g.complete
+            )
+            for g in islice(groups, most)
+        ]
+
     def newest(self, track: TrackRow) -> GroupRow | None:
         groups = self._current(track)
         return max(groups, key=lambda g: (g.complete, g.epoch, g.sequence), default=None)
@@ -97,6 +116,14 @@ class MemoryLookup:
                 track = TrackRow(group.broadcast, group.track, 0)
                 return group if self.find(track, group.epoch, group.sequence) == group else None
         return None
+
+    def extent(self, broadcast_number: int, n: int) -> ExtentRow | None:
+        found = self.group(broadcast_number, n)
+        return None if found is None else alone(found)
+
+    def extent_of(self, track: TrackRow, epoch: int, sequence: int) -> ExtentRow | None:
+        found = self.find(track, epoch, sequence)
+        return None if found is None else alone(found)
 
     def find(self, track: TrackRow, epoch: int, sequence: int) -> GroupRow | None:
         for group in self._current(track):
@@ -109,6 +136,9 @@ class MemoryLookup:
             if group.hash == digest:
                 yield group
 
+    def block_hashes(self, digest: Digest) -> Sequence[Digest]:
+        return self.now().blocks.get(digest, ())
+
     def _current(self, track: TrackRow) -> list[GroupRow]:
         # As the index has it: a complete group stands for ever, an incomplete one gives way.
         by_identity: dict[tuple[int, int], GroupRow] = {}
@@ -118,6 +148,16 @@ class MemoryLookup:
                 if before is None or not before.complete:
                     by_identity[group.epoch, group.sequence] = group
         return list(by_identity.values())
+
+
+def alone(group: GroupRow) -> ExtentRow:
+    """Return the extent of a group with a record of its own."""
+    return ExtentRow(
+        **msgspec.structs.asdict(group),
+        groups=1,
+        last_sequence=group.sequence,
+        last_start=group.received_start,
+    )
 
 
 class FileLookup(MemoryLookup):
@@ -174,6 +214,15 @@ class DiskArchive:
     ) -> GroupRow:
         """Write a group's object and make the group known."""
         numbers = {row.name: row.number for row in self.content.broadcasts}
+        digest = self.put(payload)
+        if len(payload) > BLOCK_BYTES:
+            blocks = tuple(
+                digest_of(payload[start : start + BLOCK_BYTES])
+                for start in range(0, len(payload), BLOCK_BYTES)
+            )
+            self.content = msgspec.structs.replace(
+                self.content, blocks={**self.content.blocks, digest: blocks}
+            )
         self._last_n += 1
         group = GroupRow(
             broadcast=BroadcastRow(numbers.get(broadcast, len(numbers) + 1), broadcast),
@@ -181,7 +230,7 @@ class DiskArchive:
             n=self._last_n,
             epoch=epoch,
             sequence=sequence,
-            hash=self.put(payload),
+            hash=digest,
             offset=0,
             size=len(payload),
             received_start=received,

@@ -13,7 +13,9 @@ from casfs.trash import trashed
 from tests.fakes.store import NOON, Clock, group
 
 if TYPE_CHECKING:
-    from casfs.archive import Archive, Group
+    from collections.abc import Sequence
+
+    from casfs.archive import Archive, Group, Run
     from casfs.digest import Digest
 
 FIRST = NOON // HOUR
@@ -41,7 +43,9 @@ def hour_group(
     return group(number, data, received=received, track=track, epoch=epoch, init=init)
 
 
-def record_hours(archive: Archive, batches: list[list[Group]], *, broadcast: str = "tv") -> None:
+def record_hours(
+    archive: Archive, batches: Sequence[Sequence[Group | Run]], *, broadcast: str = "tv"
+) -> None:
     """Record batches of groups, each in an hour of its own, and seal all of these hours."""
     clock = Clock()
     with archive.writer(broadcast, clock=clock) as writer:

@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from ingest.backends.interface import Datagrams
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -72,6 +74,7 @@ class FakeRelay:
         silent: bool = False,
         http: bool = True,
         webtransport: bool = True,
+        alpn: str = "h3",
     ) -> None:
         self._status = status
         self._headers = headers
@@ -79,6 +82,7 @@ class FakeRelay:
         self._before_answer = before_answer
         self._http = http
         self._webtransport = webtransport
+        self._alpn = alpn
         self.silent = silent
         """Whether it takes datagrams and says nothing."""
         self.quic: QuicConnection | None = None
@@ -105,12 +109,12 @@ class FakeRelay:
 
     # As the client's endpoint
 
-    def receive(self, limit: int) -> list[bytes]:
+    def receive(self, limit: int) -> list[Datagrams]:
         if self._refused:
             self._refused = False
             raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
         taken, self.inbox = self.inbox[:limit], self.inbox[limit:]
-        return taken
+        return [Datagrams(datagram, len(datagram)) for datagram in taken]
 
     def send(self, datagram: bytes) -> None:
         self.datagrams_taken += 1
@@ -178,7 +182,7 @@ class FakeRelay:
         certificate, key = self_signed()
         configuration = QuicConfiguration(
             is_client=False,
-            alpn_protocols=["h3"],
+            alpn_protocols=[self._alpn],
             certificate=certificate,
             private_key=key,
             max_datagram_frame_size=65536,

@@ -47,6 +47,9 @@ class FakeSession:
         """Groups that are still arriving, as far as they have come."""
         self.closed = trio.Event()
         """The recorder has left."""
+        self.can_fetch = False
+        self.fetched: list[tuple[int, int]] = []
+        """Subscription and sequence of each group that was asked for again."""
         self._events: list[Event] = []
         self._arrived = trio.Event()
         self._asked = trio.Event()
@@ -90,6 +93,11 @@ class FakeSession:
     def unsubscribe(self, subscription: int) -> None:
         self.given_up.append(subscription)
         self.open = [group for group in self.open if group.subscription != subscription]
+
+    def fetch(self, subscription: int, sequence: int) -> bool:
+        if self.can_fetch:
+            self.fetched.append((subscription, sequence))
+        return self.can_fetch
 
     async def next_events(self) -> Sequence[Event]:
         await trio.lowlevel.checkpoint()

@@ -14,7 +14,8 @@ from casfs.archive import Archive, Group
 from casfs.digest import Digest, digest_of
 from casfs.index.reader import Reader
 from casfs.manifests.chain import JournalReader
-from casfs.manifests.record import GroupRecord, Line
+from casfs.manifests.record import Line
+from casfs.manifests.runs import kept_groups
 from casfs.objects.store import Payload
 from casfs.roots import Roots, create
 from casfs.timestamps import HOUR, parse_time
@@ -91,7 +92,7 @@ def known(item: Group) -> Known:
 
 
 def row_known(row: GroupRow) -> Known:
-    return Known(row.track, row.epoch, row.sequence, row.hash, row.complete)
+    return Known(row.track, row.epoch, row.sequence, row.digest, row.complete)
 
 
 def crash(writer: BroadcastWriter) -> None:
@@ -101,13 +102,9 @@ def crash(writer: BroadcastWriter) -> None:
             os.close(journal._descriptor)
             journal._descriptor = None
     committer = writer._committer
-    committer._threads.shutdown()
-    temporary, lock = committer._temporary, committer._temporary_lock
-    committer._temporary, committer._temporary_lock = "", -1
-    with contextlib.suppress(OSError):
-        # Closing the lock of the temporaries twice is the one thing that a dead process cannot do.
-        writer._resources.close()
-    os.close(lock)
+    temporaries = committer._temporaries
+    temporary, temporaries._path = temporaries._path, ""
+    writer._resources.close()
     assert os.path.isdir(temporary)
 
 
@@ -149,7 +146,7 @@ def read_journal(directory: str) -> tuple[list[Line], list[Fault]]:
 
 
 def sequences(lines: list[Line]) -> list[int]:
-    return [int(line.record.sequence) for line in lines if isinstance(line.record, GroupRecord)]
+    return [int(kept.record.sequence) for line in lines for kept in kept_groups(line.record)]
 
 
 def object_file(archive: Archive, item: Group) -> str:
@@ -194,5 +191,5 @@ def write_unacknowledged(writer: BroadcastWriter, groups: list[Group]) -> dict[s
             assert journal._segment is not None
             path = os.path.join(journal.directory, str(journal._segment))
             sizes.setdefault(path, journal._synced)
-            journal.append([writer._group_record(item, put)])
+            journal.append([writer._kept(item, put)])
     return sizes

@@ -56,6 +56,13 @@ def test_an_error_at_each_system_call_of_a_commit(call: str) -> None:
         assert row.events >= 2 or (row.subject.startswith("ENOSPC") and "sync" in call)
 
 
+def test_a_kill_and_errors_at_each_syncfs_of_a_commit() -> None:
+    """A batch whose sync fails is not acknowledged, and is kept when it is tried again."""
+    rows = run(kill(1, ["syncfs"], "syncfs")) + run(errors(1, ["syncfs"], "syncfs"))
+    assert [row.found for row in rows] == [(), (), ()]
+    assert [row.events for row in rows] == [2, 2, 2]
+
+
 @pytest.fixture
 def archive(tmp_path: Path) -> Archive:
     """Return an archive of two groups."""

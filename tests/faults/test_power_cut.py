@@ -34,6 +34,14 @@ def test_what_was_acknowledged_survives_a_power_cut(filesystem: str, variant: Va
 
 
 @pytest.mark.parametrize("filesystem", FILESYSTEMS)
+def test_what_was_acknowledged_by_syncfs_survives_a_power_cut(filesystem: str) -> None:
+    row = run(power([filesystem], rounds=2, seed=7, variants=VARIANTS[:1], strategy="syncfs"))
+    assert row.found == ()
+    assert row.rounds == 2
+    assert row.kept >= 6
+
+
+@pytest.mark.parametrize("filesystem", FILESYSTEMS)
 def test_a_writer_that_never_syncs_does_not_survive_it(filesystem: str) -> None:
     """So the cut is one, and the test above could fail."""
     row = run(broken([filesystem], rounds=10, seed=7, writers=["no-sync"]))

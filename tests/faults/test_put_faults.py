@@ -14,6 +14,7 @@ import pytest
 from casfs.digest import digest_of
 from casfs.durable import write_fully
 from casfs.errors import DiskFullError, StorageError
+from casfs.objects import syscalls
 from casfs.objects.commit import LocalCommitter
 from casfs.objects.store import Payload
 from tests.fakes.store import make_archive, python
@@ -35,7 +36,13 @@ def store(tmp_path: Path) -> LocalStore:
 
 @pytest.fixture
 def committer(store: LocalStore) -> Iterator[LocalCommitter]:
-    with LocalCommitter(store.root) as found:
+    with LocalCommitter(store.root, "fsync") as found:
+        yield found
+
+
+@pytest.fixture
+def by_syncfs(store: LocalStore) -> Iterator[LocalCommitter]:
+    with LocalCommitter(store.root, "syncfs") as found:
         yield found
 
 
@@ -105,6 +112,58 @@ def test_a_put_that_fails_anywhere_leaves_nothing_wrong_and_can_be_repeated(
                 os.unlink(store.path(digest_of(data)))
     assert struck >= len(PAYLOADS)
     put(committer)
+    assert present(store) == PAYLOADS
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_failed_syncfs_fails_its_batch_and_is_never_repeated_on_the_same_descriptor(
+    store: LocalStore, by_syncfs: LocalCommitter, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    """The first one is for the data, the second one for the names."""
+    syncfs = syscalls.syncfs
+    used: list[int] = []
+    before = set(os.listdir("/proc/self/fd"))
+
+    def fail(descriptor: int) -> None:
+        used.append(descriptor)
+        # Whatever has its number now, this descriptor stays open, so that no other gets it.
+        os.dup2(descriptor, 900 + len(used))
+        if len(used) == nth:
+            raise OSError(errno.EIO, "Input/output error")
+        syncfs(descriptor)
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(syscalls, "syncfs", fail)
+            with pytest.raises(StorageError):
+                put(by_syncfs)
+            assert len(used) == nth
+            assert present(store) == (PAYLOADS if nth == 2 else [])
+            assert temporaries(store) == []
+            put(by_syncfs)
+        assert used[nth] != used[nth - 1]
+        assert present(store) == PAYLOADS
+    finally:
+        for number in range(1, len(used) + 1):
+            os.close(900 + number)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+@pytest.mark.parametrize("call", ["open", "writev", "rename"])
+def test_a_put_by_syncfs_that_fails_anywhere_leaves_nothing_wrong(
+    store: LocalStore, by_syncfs: LocalCommitter, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    for nth in range(1, 40):
+        with monkeypatch.context() as patch:
+            failing = FailingAt(patch, call, nth, errno.EIO)
+            with contextlib.suppress(StorageError):
+                put(by_syncfs)
+        present(store)
+        assert temporaries(store) == []
+        if failing.calls < nth:
+            break
+    else:
+        pytest.fail("it never got through")
     assert present(store) == PAYLOADS
 
 

@@ -143,7 +143,7 @@ def test_the_mount_is_seen_by_everybody_also_after_its_process_was_killed(facts:
     assert found["first"] == ["1", "1"]
     assert found["again"] == ["1", "1"]
     assert found["NRestarts"] == "1"
-    assert found["StatusText"] == "mounted at /run/casfs"
+    assert found["StatusText"].startswith("mounted")
 
 
 def test_everything_stops_in_good_order_and_the_archive_is_sound(facts: Facts) -> None:

@@ -53,8 +53,9 @@ class World(RuleBasedStateMachine):
     def find(self, track: str, epoch: int, sequence: int) -> Seen | None:
         return self.recorded.get((track, epoch, sequence))
 
-    def prefix(self, digest: Digest, size: int) -> Digest | None:
-        return digest_of(self.payloads[digest][:size])
+    def prefix(self, track: str, epoch: int, sequence: int, size: int) -> Digest | None:
+        seen = self.recorded[track, epoch, sequence]
+        return digest_of(self.payloads[seen.digest][:size])
 
     # What happens
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from casfs.digest import digest_of
 from casfs.expiries import ExpiryWriter, lock_expiries
+from casfs.groups import runs_of
 from casfs.index.index import Index
 from casfs.index.mirror import catch_up, catch_up_journal
 from casfs.index.reader import Reader
@@ -23,7 +24,7 @@ from casfs.timestamps import HOUR
 from tests.fakes.store import NOON, Clock, group, make_archive
 
 if TYPE_CHECKING:
-    from casfs.archive import Archive, Group
+    from casfs.archive import Archive, Group, Run
 
 groups = st.builds(
     group,
@@ -61,6 +62,14 @@ def answers(lookup: Index | Reader) -> list[object]:
         found += [lookup.group(broadcast.number, n) for n in range(60)]
     found += [list(lookup.referencing(digest)) for digest in PAYLOADS]
     return found
+
+
+def items_of(batch: list[Group]) -> list[Group | Run]:
+    """Return what a recorder commits of these if all of them are small."""
+    items: list[Group | Run] = [item for item in batch if not item.complete]
+    for track in ("audio", "video"):
+        items += runs_of([item for item in batch if item.complete and item.track == track])
+    return items
 
 
 def expire_or_restore(archive: Archive, data: st.DataObject) -> None:
@@ -102,7 +111,8 @@ def test_rebuilt_followed_and_overlaid_indexes_agree(
         )
         with archive.writer("news", clock=Clock()) as writer:
             for batch in batches:
-                writer.commit(batch)
+                together = data.draw(st.booleans(), "runs")
+                writer.commit(items_of(batch) if together else batch)
                 if data.draw(st.booleans(), "expire"):
                     expire_or_restore(archive, data)
                 if data.draw(st.booleans(), "follow"):

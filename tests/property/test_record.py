@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import pytest
@@ -24,6 +24,7 @@ from casfs.manifests.record import (
     Position,
     Record,
     RestoredRecord,
+    RunRecord,
     SealRecord,
     SegmentRecord,
     StartRecord,
@@ -32,10 +33,13 @@ from casfs.manifests.record import (
     encode_line,
     parse_line,
 )
+from casfs.manifests.runs import kept_groups
 from casfs.timestamps import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+T = TypeVar("T")
 
 names = st.text(max_size=40)
 small = st.integers(0, 2**53)
@@ -80,8 +84,48 @@ own: dict[type[Record], dict[str, st.SearchStrategy[object]]] = {
     },
     RestoredRecord: {"hour": times, "by": names, "writer": names},
 }  # fmt: skip
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> RunRecord:
+    sequences = sorted(draw(st.sets(st.integers(0, 2**62), min_size=1, max_size=4)))
+    count = len(sequences)
+
+    def each(values: st.SearchStrategy[T]) -> list[T]:
+        return draw(st.lists(values, min_size=count, max_size=count))
+
+    sizes = each(small)
+    return RunRecord(
+        broadcast=draw(names),
+        number=draw(small),
+        track=draw(names),
+        n=draw(st.integers(count, 2**53)),
+        time=draw(times),
+        epoch=draw(small),
+        sequences=[str(sequence) for sequence in sequences],
+        sizes=sizes,
+        hashes=each(digests),
+        frame_sizes=each(st.lists(small, max_size=2)),
+        frame_timestamps=draw(st.none() | st.just(each(st.lists(decimals, max_size=2)))),
+        timescale=draw(st.none() | decimals),
+        starts=each(small),
+        ends=each(small),
+        hash=draw(digests),
+        path=draw(names),
+        offset=draw(small),
+        size=sum(sizes),
+        init=draw(st.none() | digests),
+        received_start=draw(times),
+        received_end=draw(times),
+        relay=draw(names),
+        protocol=draw(names),
+        recorder=draw(names),
+        writer=draw(names),
+    )
+
+
 records: st.SearchStrategy[Record] = st.one_of(
-    [st.builds(kind, **common, **members) for kind, members in own.items()]
+    runs(), *[st.builds(kind, **common, **members) for kind, members in own.items()]
 )
 chained = st.none() | digests
 
@@ -99,7 +143,32 @@ def changed(record: Record, **members: object) -> bytes:
 
 
 def test_every_kind_is_tried() -> None:
-    assert set(own) == set(KnownRecord.__args__)
+    assert {*own, RunRecord} == set(KnownRecord.__args__)
+
+
+@given(runs(), st.data())
+def test_a_run_whose_arrays_do_not_fit_each_other_is_no_run(
+    record: RunRecord, data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from(("sizes", "hashes", "frame_sizes", "starts", "ends")))
+    column = getattr(record, name)
+    broken = changed(record, **{name: [*column, *column[-1:]]})
+    line = parse_line(broken, 0)
+    assert line is not None
+    assert isinstance(line.record, UnknownRecord)
+
+
+@given(runs())
+def test_the_groups_of_a_run_lie_one_behind_another_and_have_its_numbers(
+    record: RunRecord,
+) -> None:
+    kept = [kept.record for kept in kept_groups(record)]
+    assert [group.sequence for group in kept] == record.sequences
+    assert [group.n for group in kept] == list(range(record.n - len(kept) + 1, record.n + 1))
+    ends = [record.offset, *(group.offset + group.size for group in kept)]
+    assert [group.offset for group in kept] == ends[:-1]
+    assert ends[-1] == record.offset + record.size
+    assert all(group.complete and group.hash == record.hash for group in kept)
 
 
 @given(records, st.integers(0, 2**40), st.integers(0, 2**40), chained)

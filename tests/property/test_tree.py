@@ -12,7 +12,7 @@ from casfs.index.rows import BroadcastRow, GroupRow, TrackRow
 from casfs.mount.inodes import ROOT_INODE, family_of
 from casfs.mount.listing import Listing
 from casfs.mount.status import Counters
-from casfs.mount.tree import Directory, Kind, Link, PathNode, StoredFile, Tree
+from casfs.mount.tree import Directory, Kind, Link, Listed, PathNode, StoredFile, Tree
 from casfs.mount.views import ArchiveView, build_tree
 from casfs.timestamps import DAY, HOUR
 from tests.fakes.archive import Content, MemoryLookup
@@ -283,3 +283,20 @@ def directory_at(tree: Tree, path: str) -> Directory | None:
     for name in path.split("/")[1:]:
         node = node.child(name) if isinstance(node, Directory) and name else node
     return node if isinstance(node, Directory) else None
+
+
+@given(contents(), st.integers(1, 5))
+def test_every_directory_lists_what_its_entries_are(content: Content, most: int) -> None:
+    tree = tree_of(MemoryLookup(content))
+    directories = [node for _, _, node in walk(tree.root) if isinstance(node, Directory)]
+    for directory in (tree.root, *directories):
+        listed: list[Listed] = []
+        while found := directory.listing(listed[-1].cookie if listed else 0, most):
+            listed += found
+        entries = list(directory.entries())
+        assert [(entry.name, entry.cookie, entry.attributes) for entry in listed] == [
+            (entry.name, entry.cookie, entry.node.attributes()) for entry in entries
+        ]
+        assert [entry.node.inode for entry in listed if entry.node] == [
+            entry.node.inode for entry in entries if isinstance(entry.node, PathNode)
+        ]

@@ -127,3 +127,9 @@ def installation(tmp_path: Path) -> Installation:
     outcome = installed.run("init")
     assert outcome.code == 0, outcome.err
     return installed
+
+
+@pytest.fixture
+def quic_of_recorders(installation: Installation, quic_backend: str) -> None:
+    """Run the test with recorders that use one QUIC library, then with the other."""
+    installation.quic = quic_backend

@@ -20,7 +20,8 @@ from msgspec import Struct
 from casfs.archive import Archive
 from casfs.manifests.chain import JournalReader
 from casfs.manifests.layout import BROADCAST_JOURNAL
-from casfs.manifests.record import GroupRecord, Line, Record
+from casfs.manifests.record import Line, Record
+from casfs.manifests.runs import kept_groups
 from casfs.mount.filenames import components_of
 from casfs.mount.mountpoint import mounts_at, unmount
 from casfs.names import encode_name
@@ -140,6 +141,8 @@ class Installation:
             "XDG_CONFIG_HOME": str(directory / "no-config"),
             "COLUMNS": "200",
         }
+        self.quic = "auto"
+        """The QUIC library that recorders use."""
         self._started = 0
 
     def run(self, *arguments: str, timeout: float = PATIENCE) -> Outcome:
@@ -163,7 +166,7 @@ class Installation:
         """Record a broadcast for the time of the context."""
         with self.running(
             *("archive", "--url", relay.url, "--name", broadcast),
-            *("--tls-fingerprint", relay.fingerprint, *arguments),
+            *("--tls-fingerprint", relay.fingerprint, "--quic", self.quic, *arguments),
         ) as program:
             yield program
 
@@ -212,8 +215,9 @@ class Installation:
     def recorded(self, broadcast: str, track: str) -> list[tuple[int, int]]:
         """Return epoch and sequence of each group record, in the order of commits."""
         return [
-            (record.epoch, int(record.sequence))
-            for record in self.records(GroupRecord, broadcast, track)
+            (kept.record.epoch, int(kept.record.sequence))
+            for record in self.records(Record, broadcast, track)
+            for kept in kept_groups(record)
         ]
 
     def wait_for(self, broadcast: str, track: str, groups: int) -> None:

@@ -30,6 +30,10 @@ ROWS = [
     ("durable put", "fsync, rename, fsync directory in 16 threads"),
     ("durable put", "restic backup"),
     ("durable put", "borg create"),
+    *[
+        (f"16 x 47 groups/s of 400 B, 2 s: {name}", "one object")
+        for name in ("files", "disk", "CPU")
+    ],
     ("full verify", "b3sum --num-threads 2"),
     ("full verify", "restic check --read-data"),
     ("full verify", "borg check --verify-data"),
@@ -39,6 +43,18 @@ ROWS = [
     ("lookup by sequence", "the same in"),
 ]
 """What is compared, and the beginning of what it is held against."""
+
+MOUNT_ROWS = [
+    "cold read of 10 group files",
+    "read again, warm, 10 group files",
+    "cold read of a day's recording",
+    "ls -l, 100 files",
+    "ls -l, 100 files",
+    "find . -type f, 1000 files",
+    "mount and first ls of an hour, 10000 groups",
+    "the same: peak memory, 10000 groups",
+]
+"""What the mount is compared in."""
 
 
 def bench(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -83,6 +99,54 @@ def test_every_row_is_measured_or_says_why_not(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())  # all that it made is gone
 
 
+def test_every_row_of_the_mount_is_measured_or_says_why_not(tmp_path: Path) -> None:
+    only = (f"--only={name}" for name in ("cold", "warm", "recording", "ls", "find", "start"))
+    done = bench(
+        *("mount", *only, "--scale", "0.001", "--rounds", "1", "--json", "--no-install"),
+        *("--directory", str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert len(rows) == len(MOUNT_ROWS)
+    for found, what in zip(rows, MOUNT_ROWS, strict=True):
+        assert found["what"].startswith(what)
+        assert is_measured(found) or found["skipped"]
+    assert not list(tmp_path.iterdir())
+
+
+INGEST_ROWS = [
+    ("receive 1 MB groups, aioquic", "moq-rs"),
+    ("receive 1 MB groups, qh3", "moq-rs"),
+    ("receive 10 kB groups, aioquic", "moq-rs"),
+    ("receive 10 kB groups, qh3", "moq-rs"),
+    ("record 1 MB groups", "receive only"),
+    ("20 live tracks of 20 Mbit/s", "one core"),
+    ("recorder with 64 groups of 1 MB open", "the bound"),
+]
+
+
+def test_the_rows_of_the_network_are_measured_or_say_why_not(tmp_path: Path) -> None:
+    done = bench(
+        *("ingest", "--scale", "0.01", "--rounds", "1", "--seconds", "2", "--json"),
+        *("--only", "receive", "--only", "record", "--only", "live", "--only", "memory"),
+        *("--directory", str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    for found, (what, against) in zip(rows, INGEST_ROWS, strict=True):
+        assert found["what"].startswith(what)
+        assert found["against"].startswith(against)
+        assert found["ratio"] is not None or "is not installed" in found["skipped"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_soak_can_be_short(tmp_path: Path) -> None:
+    done = bench("soak", "--seconds", "4", "--json", "--directory", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["rows"]
+    assert row["ratio"]["middle"] > 0
+
+
 def is_measured(found: Mapping[str, object]) -> bool:
     ratio, runs = found["ratio"], found["subject_runs"]
     if ratio is None:
@@ -113,6 +177,11 @@ def test_a_scale_that_cannot_be_is_refused(scale: str) -> None:
     assert "--scale" in done.stderr
 
 
+def test_a_rate_stands_where_bytes_are_known() -> None:
+    found = row(subject_runs=(measured(0.5),), against_runs=(measured(1.0),), megabytes=100.0)
+    assert "| 200 MB/s | bare    | 100 MB/s" in as_table(results(found))
+
+
 def test_a_ratio_above_one_says_that_casfs_is_faster() -> None:
     ratio = ratio_of(
         row(
@@ -139,10 +208,12 @@ def test_memory_is_compared_where_a_row_says_so() -> None:
 def test_the_table_says_which_aims_are_met() -> None:
     slow = row(subject_runs=(measured(2.0),), against_runs=(measured(1.0),))
     fast = row(subject_runs=(measured(1.0),), against_runs=(measured(1.0),))
-    table = as_table(results(slow, fast, row(skipped="no such peer"))).splitlines()
+    lost = row(subject_runs=fast.subject_runs, against_runs=fast.against_runs, failed=True)
+    table = as_table(results(slow, fast, row(skipped="no such peer"), lost)).splitlines()
     assert ">= 0.8 MISSED" in table[2]
     assert ">= 0.8 met" in table[3]
     assert "skipped: no such peer" in table[4]
+    assert ">= 0.8 MISSED" in table[5]
     assert len({len(line) for line in table}) == 1
 
 

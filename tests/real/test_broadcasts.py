@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tools.loopback.publisher import Publisher
     from tools.loopback.relay import Relay
 
-PROTOCOLS = ["moq-lite-05", "moq-lite-06", "moq-lite-04"]
+PROTOCOLS = ["moq-lite-05", "moq-lite-06", "moq-lite-04", "moqt-18", "moqt-16", "moqt-14"]
 
 
 def arguments(relay: Relay, *more: str) -> tuple[str, ...]:

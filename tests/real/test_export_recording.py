@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from casfs.archive import Run
 from casfs.cli.program import run
 from casfs.digest import Digest, digest_of
 from casfs.errors import ConfigError, NotFoundError
@@ -89,6 +90,21 @@ def test_it_decodes_as_what_was_published(archive: Archive, tmp_path: Path) -> N
     assert float(probe(tmp_path / "out.mp4").format.duration) == pytest.approx(6, abs=0.2)
     assert file.duration == pytest.approx(6, abs=0.2)
     assert os.path.getsize(file.path) == file.bytes
+
+
+def test_groups_in_runs_are_samples_like_any_others(archive: Archive, tmp_path: Path) -> None:
+    groups = groups_of(media(Encoding()), received=NOON)
+    runs = make_archive(tmp_path / "runs")
+    with runs.writer("demo/tv", clock=Clock(NOON + HOUR)) as writer:
+        writer.commit([item for item in groups if item.track == "init.mp4"])
+        for track in TRACKS.values():
+            of_track = [item for item in groups if item.track == track]
+            writer.commit([of_track[0], Run(tuple(of_track[1:-1])), of_track[-1]])
+    span = Span("demo/tv", (), NOON + SECOND, NOON + 5 * SECOND)
+    for name, source in (("alone.mp4", archive), ("runs.mp4", runs)):
+        exported = export_recording(source, span, str(tmp_path / name))
+        assert exported.complete
+    assert (tmp_path / "runs.mp4").read_bytes() == (tmp_path / "alone.mp4").read_bytes()
 
 
 def test_a_span_of_one_track_is_that_and_no_more(archive: Archive, tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def shows_all(mountpoint: Path, station: Station, track: str) -> bool:
     return in_mount(mountpoint, station, track).keys() == station.sent[track].keys()
 
 
+@pytest.mark.usefixtures("quic_of_recorders")
 def test_every_group_of_several_broadcasts_recorded_at_once_comes_out_byte_for_byte(
     installation: Installation, relay: Relay, publisher: Publisher
 ) -> None:

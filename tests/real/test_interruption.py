@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 from casfs.manifests.record import (
     EpochRecord,
     GapRecord,
@@ -118,6 +120,7 @@ def test_a_recorder_that_is_killed_again_and_again_takes_no_redelivery_for_somet
     installation.verify_is_sound()
 
 
+@pytest.mark.usefixtures("quic_of_recorders")
 def test_a_relay_that_comes_back_is_found_again_and_what_was_missed_is_a_gap(
     installation: Installation, authority: CertificateAuthority
 ) -> None:

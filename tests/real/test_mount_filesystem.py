@@ -269,8 +269,14 @@ def test_extended_attributes_say_what_the_record_says(
     raw = mounted / f"objects/{group.hash[:2]}/{group.hash}.bin"
     assert os.listxattr(raw) == ["user.casfs.blake3"]
     assert os.listxattr(mounted.path) == []
-    for name in ("user.other", "user.casfs.none", "security.capability"):
+    for name in ("user.other", "user.casfs.none"):
         assert errno_of(partial(os.getxattr, path, name)) == errno.ENODATA
+
+
+def test_labels_and_access_lists_are_asked_for_once_not_once_a_file(mounted: Mounted) -> None:
+    """`ls -l` asks the next file too if it was told that there is none, but not if it cannot be."""
+    for name in ("security.selinux", "system.posix_acl_access", "trusted.any"):
+        assert errno_of(partial(os.getxattr, mounted / "broadcasts", name)) == errno.EOPNOTSUPP
 
 
 def test_the_disk_is_that_of_the_objects(archive: DiskArchive, mounted: Mounted) -> None:
@@ -282,6 +288,18 @@ def test_the_disk_is_that_of_the_objects(archive: DiskArchive, mounted: Mounted)
     )
     assert shown.f_flag & os.ST_RDONLY
     assert shown.f_namemax == 255
+
+
+def test_owner_and_permissions_are_those_that_were_asked_for(
+    archive: DiskArchive, tmp_path: Path
+) -> None:
+    with serving(tmp_path, tmp_path / "mnt", "uid=1234", "gid=2345", f"umask={0o027}") as mounted:
+        shown = [
+            (status.st_uid, status.st_gid, status.st_mode & 0o777)
+            for path in (path_of(mounted, video_groups(archive)[0]), mounted / "broadcasts")
+            for status in [path.stat()]
+        ]
+    assert shown == [(1234, 2345, 0o440), (1234, 2345, 0o550)]
 
 
 def test_nothing_can_be_changed(archive: DiskArchive, mounted: Mounted) -> None:
@@ -337,13 +355,44 @@ def test_one_flipped_bit_is_an_error_and_the_neighbours_read_fine(
             assert path_of(mounted, group).read_bytes() == stored_bytes(archive, group)
         status = mounted.status()
         assert mounted.stop() == 0
-    assert status.damaged_opens == 3
+    # Of the large one only the damaged block is refused, and the kernel may ask for it in parts.
+    assert status.damaged_opens == (3 if sequence == 4 else 0)
+    assert (status.damaged_reads >= 3) == (sequence == 7)
     (report,) = status.damaged
     assert report.hash == damaged.hash
     assert report.groups == (GroupIdentity("demo/tv", "0.m4s", 1, str(sequence)),)
     (warning,) = (line for line in mounted.log.splitlines() if line.startswith("WARNING"))
     assert damaged.hash in warning
     assert f"demo/tv 0.m4s epoch 1 group {sequence}" in warning
+
+
+def test_only_the_damaged_block_of_a_large_object_is_an_error(
+    archive: DiskArchive, tmp_path: Path
+) -> None:
+    damaged = video_groups(archive)[7]
+    payload = stored_bytes(archive, damaged)
+    flip_a_bit(Path(archive.store.path(damaged.hash)), (8 << 20) + 5)
+    with serving(tmp_path, tmp_path / "mnt") as mounted:
+        with path_of(mounted, damaged).open("rb") as file:
+            assert os.pread(file.fileno(), 4096, 4 << 20) == payload[4 << 20 :][:4096]
+            assert errno_of(lambda: os.pread(file.fileno(), 10, (9 << 20) - 10)) == errno.EIO
+            assert os.pread(file.fileno(), 10, 0) == payload[:10]
+        (report,) = mounted.status().damaged
+        mounted.stop()
+    assert "between bytes 8388608 and" in report.reason
+    (warning,) = (line for line in mounted.log.splitlines() if line.startswith("WARNING"))
+    assert f"{damaged.hash} is damaged" in warning
+    assert "demo/tv 0.m4s epoch 1 group 7" in warning
+
+
+def test_damage_is_served_where_nothing_is_to_be_verified(
+    archive: DiskArchive, tmp_path: Path
+) -> None:
+    damaged = video_groups(archive)[4]
+    flip_a_bit(Path(archive.store.path(damaged.hash)), 0)
+    with serving(tmp_path, tmp_path / "mnt", "never") as mounted:
+        assert path_of(mounted, damaged).read_bytes() == stored_bytes(archive, damaged)
+        assert mounted.status().verified_opens == 0
 
 
 def test_damage_that_comes_after_a_good_read_is_found_at_the_next_open(
@@ -365,6 +414,44 @@ def test_a_group_whose_object_is_gone_is_an_error(archive: DiskArchive, mounted:
     assert errno_of(path.read_bytes) == errno.EIO
     raw = mounted / f"objects/{group.hash[:2]}/{group.hash}.bin"
     assert errno_of(raw.read_bytes) == errno.ENOENT
+
+
+# Ahead of a reader
+
+
+def test_a_sequential_reader_finds_its_next_object_verified(
+    archive: DiskArchive, mounted: Mounted
+) -> None:
+    groups = video_groups(archive)
+    for group in groups[8:10]:
+        assert path_of(mounted, group).read_bytes() == stored_bytes(archive, group)
+    assert eventually(lambda: mounted.status().prefetched == 2)
+    for group in groups[10:12]:
+        assert path_of(mounted, group).read_bytes() == stored_bytes(archive, group)
+    assert eventually(lambda: mounted.status().remembered_opens == 2)
+    assert mounted.status().verified_opens == 2
+
+
+def test_damage_ahead_of_a_reader_is_told_when_he_comes_to_it(
+    archive: DiskArchive, mounted: Mounted
+) -> None:
+    groups = video_groups(archive)
+    flip_a_bit(Path(archive.store.path(groups[10].hash)), 0)
+    for group in groups[8:10]:
+        path_of(mounted, group).read_bytes()
+    assert mounted.status().damaged == ()
+    assert errno_of(path_of(mounted, groups[10]).read_bytes) == errno.EIO
+    assert eventually(lambda: bool(mounted.status().damaged))
+    assert [damaged.hash for damaged in mounted.status().damaged] == [groups[10].hash]
+
+
+def test_the_status_tells_how_far_the_kernel_reads_ahead(mounted: Mounted) -> None:
+    (mount,) = mounts_at(str(mounted.path.resolve()))
+    setting = Path(f"/sys/class/bdi/{mount.device}/read_ahead_kb")
+    if not setting.exists():
+        pytest.skip("the kernel does not show its read-ahead here")
+    assert eventually(lambda: mounted.status().read_ahead_bytes is not None)
+    assert mounted.status().read_ahead_bytes == int(setting.read_text()) * 1024
 
 
 # Live
@@ -516,7 +603,7 @@ def test_inode_numbers_survive_a_remount(archive: DiskArchive, tmp_path: Path) -
     assert len(set(once.values())) == len(once) > 256 + len(archive.content.groups)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_mount(mounted: Mounted, number: signal.Signals) -> None:
     mounted.process.send_signal(number)
     assert mounted.wait() == 0
@@ -590,7 +677,7 @@ def test_files_opened_and_closed_leave_no_descriptor_behind(
     # The kernel tells of a close after it has happened.
     assert eventually(lambda: len(list(descriptors.iterdir())) <= before)
     assert eventually(lambda: mounted.status().open_files == 0)
-    assert mounted.status().verified_opens == 3
+    assert mounted.status().verified_opens <= 3
 
 
 def test_many_readers_at_once_all_get_their_bytes(archive: DiskArchive, mounted: Mounted) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,14 +17,18 @@ import pytest
 
 from casfs.errors import MountPointError
 from casfs.mount.mountpoint import check_fuse, mounts_at, unmount
+from tests.real.programs import Station
 from tools.docs.markdown import Block, read_page
 from tools.docs.members import members_of
+from tools.loopback.directory import running_directory
 from tools.loopback.media import OnAir
 from tools.loopback.process import START_TIMEOUT, LineProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.real.programs import Installation
+    from tools.loopback.publisher import Publisher
     from tools.loopback.relay import Relay
 
 ROOT = Path(__file__).parents[2]
@@ -179,6 +184,27 @@ def test_the_two_commands_are_there() -> None:
     assert all(os.access(ROOT / command, os.X_OK) for command in commands)
 
 
+def test_whatever_is_on_air_is_recorded_and_shown_by_the_commands_that_say_so(
+    installation: Installation, relay: Relay, publisher: Publisher
+) -> None:
+    (block,) = [block for block in README.blocks if block.section == "Whatever is on air"]
+    (casfs, *recording), status = (shlex.split(line) for line in block.text.splitlines())
+    assert casfs == "casfs"
+    Station(publisher, BROADCAST, "video0.m4s").send("video0.m4s", b"a group")
+    settings = ("--time-sync-wait=0", "--min-free=1M", "--tls-fingerprint", relay.fingerprint)
+    with running_directory() as directory:
+        directory.entries = [{"relay_url": relay.url, "broadcast_name": BROADCAST}]
+        public = recording.index("https://tv.example/api/public-streams")
+        recording[public] = directory.url
+        with installation.running(*recording, *settings) as supervisor:
+            installation.wait_for(BROADCAST, "video0.m4s", 1)
+            shown = installation.run(*status[1:])
+            assert supervisor.stop().code == 0
+    assert shown.code == 0, shown.err
+    assert BROADCAST in shown.out.decode()
+
+
 def test_no_other_block_of_the_readme_is_left_out() -> None:
-    others = [block for block in README.blocks if block.section not in ("A walk", "Two commands")]
+    tested = ("A walk", "Two commands", "Whatever is on air")
+    others = [block for block in README.blocks if block.section not in tested]
     assert [block.section for block in others] == ["What you see"]

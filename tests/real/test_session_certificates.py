@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tests.real.conftest import Certificate, CertificateAuthority
     from tools.loopback.relay import Relay
 
+pytestmark = pytest.mark.usefixtures("quic_backend")
+
 
 async def _open(url: str, tls: TlsOptions) -> str:
     async with open_session(url, tls=tls, options=SessionOptions()) as session:

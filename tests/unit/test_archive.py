@@ -12,12 +12,11 @@ import pytest
 
 from casfs import archive as archive_module
 from casfs.archive import WRITER, Archive
-from casfs.digest import digest_of
+from casfs.digest import BLOCK_BYTES, digest_of
 from casfs.errors import DiskFullError, InvalidNameError, StorageError
 from casfs.heads import read_heads
 from casfs.manifests import journal as journal_module
 from casfs.manifests.record import (
-    BLOCK_BYTES,
     AliveRecord,
     EpochRecord,
     GapRecord,
@@ -102,9 +101,10 @@ def test_a_group_is_recorded_with_everything_that_is_known_of_it(
 def test_a_large_object_has_a_hash_for_each_block(archive: Archive, clock: Clock) -> None:
     data = bytes(BLOCK_BYTES) + b"x" * 10
     with archive.writer("news", clock=clock) as writer:
-        large, small = writer.commit([group(0, data), group(1, data[:BLOCK_BYTES])])
-    assert large.record.blocks == [digest_of(bytes(BLOCK_BYTES)), digest_of(b"x" * 10)]
-    assert small.record.blocks is None
+        kept = writer.commit([group(0, data), group(1, data[:BLOCK_BYTES])])
+    large, small = (item.record for item in kept if isinstance(item.record, GroupRecord))
+    assert large.blocks == [digest_of(bytes(BLOCK_BYTES)), digest_of(b"x" * 10)]
+    assert small.blocks is None
 
 
 def test_a_session_is_framed_by_start_and_stop(archive: Archive, clock: Clock) -> None:
@@ -190,7 +190,7 @@ def test_what_was_recorded_lately_is_known_at_the_next_start(
         assert writer.recent_groups() == []
         done = writer.commit([group(0), group(1), group(0, track="audio")])
     with archive.writer("news", clock=clock) as writer:
-        found = writer.recent_groups()
+        found = [kept.record for kept in writer.recent_groups()]
     assert sorted(found, key=lambda record: record.n) == [item.record for item in done]
 
 

@@ -14,7 +14,7 @@ from ingest.moq.events import GroupReceived
 from ingest.state import RecorderState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from trio.testing import MockClock
 
@@ -31,13 +31,14 @@ class FakeKeeper:
         self.batches: list[int] = []
         self.failures = 0
 
-    def keep(self, deliveries: Sequence[Delivery]) -> int:
+    def keep(self, deliveries: Sequence[Delivery], held: Collection[int] = ()) -> int:
         if self.failures:
             self.failures -= 1
             raise DiskFullError("disk full")
-        self.kept += [delivery.group.sequence for delivery in deliveries]
-        self.batches.append(len(deliveries))
-        return len(deliveries)
+        kept = [item.group.sequence for at, item in enumerate(deliveries) if at not in held]
+        self.kept += kept
+        self.batches.append(len(kept))
+        return len(kept)
 
 
 class FakeMirror:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from casfs.archive import Run
 from casfs.digest import digest_of
 from casfs.mount.status import DamagedObject, GroupIdentity, MountStatus, render_status
 from casfs.recorders import (
@@ -132,16 +133,22 @@ def test_show(archive: Archive) -> None:
         writer.commit([first])
         writer.commit([group(9, complete=False), group(3, epoch=2, init=digest_of(FIRST))])
         writer.commit([msgspec.structs.replace(group(7), timestamps=(1, 2), timescale=1000)])
+        writer.commit([Run((group(20), group(21)))])
     flip_bit(object_file(archive, group(9)), 1)
     show = ("show", "demo", "video0.m4s", "--check", "--json", "--sequence")
     damaged = run(archive, *show, "9", code=3)
-    groups = [*damaged, *run(archive, *show, "3"), *run(archive, *show, "7")]
+    groups = [
+        *damaged,
+        *run(archive, *show, "3"),
+        *run(archive, *show, "7"),
+        *run(archive, *show, "21"),
+    ]
     (said,) = run(archive, "show", digest_of(FIRST), "--json")
     assert isinstance(said, dict)
     assert set(said) == {"kind", "hash", "path", "object", "references", "findings"}
     assert (said["kind"], said["references"]["init_groups_total"]) == ("object", 1)
     whole = [{**dict_of(value), "references": said["references"]} for value in groups]
-    check_members("casfs show", *groups, *whole, optional=("init_object", "record"))
+    check_members("casfs show", *groups, *whole, optional=("init_object", "record", "run"))
 
 
 FIRST = b"init.mp4 1 0"
@@ -284,7 +291,10 @@ def test_the_status_of_a_mount() -> None:
         open_files=1,
         verified_opens=1,
         remembered_opens=1,
+        prefetched=0,
+        read_ahead_bytes=4194304,
         damaged_opens=1,
+        damaged_reads=0,
         damaged=(damaged,),
     )
     check_members("status.json of a mount", msgspec.json.decode(render_status(status)))

@@ -24,8 +24,9 @@ class FakeHistory:
     def find(self, track: str, epoch: int, sequence: int) -> Seen | None:
         return self.groups.get((track, epoch, sequence))
 
-    def prefix(self, digest: Digest, size: int) -> Digest | None:
-        payload = self.payloads.get(digest)
+    def prefix(self, track: str, epoch: int, sequence: int, size: int) -> Digest | None:
+        seen = self.groups.get((track, epoch, sequence))
+        payload = self.payloads.get(seen.digest) if seen is not None else None
         return None if payload is None else digest_of(payload[:size])
 
 

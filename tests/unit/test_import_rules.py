@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 _GROUND = frozenset({"errors", "digest", "timestamps", "names", "durable"})
 _STORES = _GROUND | {"roots", "objects", "manifests"}
-_ARCHIVE = _STORES | {"index", "media", "heads", "admission", "archive"}
+_ARCHIVE = _STORES | {"index", "media", "heads", "admission", "groups", "archive"}
 LAYERS: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "digest": frozenset({"errors"}),
@@ -39,10 +39,12 @@ LAYERS: dict[str, frozenset[str]] = {
     "manifests": _GROUND,
     "roots": _GROUND | {"objects"},
     "first_run": _GROUND | {"roots"},
-    "config": _GROUND | {"roots", "quantities"},
+    "capacity": _GROUND | {"roots"},
+    "config": _GROUND | {"roots", "quantities", "objects"},
     "heads": _GROUND | {"roots", "manifests"},
     "admission": _GROUND | {"roots", "manifests", "heads"},
     "index": _STORES - {"objects"} | {"media"},
+    "groups": _STORES - {"roots"},
     "archive": _ARCHIVE - {"archive"},
     "verify": _ARCHIVE,
     "show": _ARCHIVE,
@@ -57,7 +59,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "cli": _ARCHIVE
     | {"config", "verify", "show", "export", "adopt", "mount"}
     | {"retention", "expire", "collect", "systemd", "quantities", "recorders", "filesystems"}
-    | {"outlook", "first_run"},
+    | {"outlook", "capacity", "first_run"},
     "__main__": frozenset({"cli"}),
 }
 
@@ -72,6 +74,7 @@ PURE = (
     "casfs.adopt.epochs",
     "casfs.manifests.record",
     "casfs.manifests.expiry",
+    "casfs.manifests.runs",
     "casfs.retention",
     "casfs.media",
     "casfs.mount.tree",
@@ -358,12 +361,15 @@ RULES = (
         keeps=(("casfs.mount.filesystem", "import pyfuse3"),),
     ),
     Rule(
-        "QUIC only in the connection and in WebTransport",
+        "QUIC libraries only behind their interface",
         lambda module: _imports(
-            module, "aioquic", allowed_in=frozenset({"ingest.quic", "ingest.webtransport"})
+            module, "aioquic", "qh3", allowed_in=frozenset({"ingest.backends"})
         ),
-        breaks=(("ingest.moq.lite", "from aioquic.buffer import Buffer"),),
-        keeps=(("ingest.webtransport", "from aioquic.h3.connection import H3Connection"),),
+        breaks=(
+            ("ingest.moq.lite", "from aioquic.buffer import Buffer"),
+            ("ingest.webtransport", "def f():\n    import qh3.h3.connection"),
+        ),
+        keeps=(("ingest.backends.qh3_backend", "from qh3.h3.connection import H3Connection"),),
     ),
     Rule(
         "click only in the command line",
@@ -373,9 +379,11 @@ RULES = (
     ),
     Rule(
         "trio only, never asyncio",
-        lambda module: _imports(module, "asyncio", "aioquic.asyncio", "pyfuse3.asyncio"),
+        lambda module: _imports(
+            module, "asyncio", "aioquic.asyncio", "qh3.asyncio", "pyfuse3.asyncio"
+        ),
         breaks=(("ingest.quic", "from aioquic.asyncio import connect"),),
-        keeps=(("ingest.quic", "from aioquic.quic.connection import QuicConnection"),),
+        keeps=(("ingest.backends.x", "from aioquic.quic.connection import QuicConnection"),),
     ),
     Rule(
         "only the archive knows the commit order",

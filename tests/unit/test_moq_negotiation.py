@@ -8,11 +8,18 @@ import pytest
 
 from casfs.errors import NegotiationError, UsageError
 from ingest.moq.interface import Limits, Streams
-from ingest.moq.negotiation import PROTOCOLS, chosen, create_session, offer
+from ingest.moq.negotiation import (
+    PROTOCOLS,
+    alpn_offer,
+    chosen,
+    chosen_by_alpn,
+    create_session,
+    offer,
+)
 
 
 def test_the_offer_goes_under_both_names_with_the_preferred_first() -> None:
-    value = b'"moq-lite-05", "moq-lite-06", "moq-lite-04"'
+    value = b'"moq-lite-05", "moq-lite-06", "moq-lite-04", "moqt-18", "moqt-16", "moq-00"'
     assert offer() == [
         (b"wt-available-protocols", value),
         (b"sec-webtransport-protocol", value),
@@ -52,7 +59,7 @@ def test_the_choice_is_read_from_either_header(header: tuple[bytes, bytes]) -> N
         b'"moq-lite-04" "moq-lite-05"',
         b'"moq-lite-04", "moq-lite-05"',
         rb'"moq\-lite-04"',
-        b'"moqt-16"',
+        b'"moqt-17"',
         b"\xff",
     ],
 )
@@ -68,7 +75,20 @@ def test_a_protocol_that_we_speak_but_did_not_offer_is_an_error() -> None:
 
 def test_a_silent_relay_speaks_none_of_ours() -> None:
     with pytest.raises(NegotiationError, match="none of"):
-        chosen([(b":status", b"200")])
+        chosen([(b":status", b"200")], ["moq-lite-05", "moqt-18"])
+
+
+def test_a_silent_relay_is_taken_for_one_of_draft_14_when_that_is_on_offer() -> None:
+    assert chosen([(b":status", b"200")]) == "moqt-14"
+    assert chosen([(b"wt-protocol", b'"moq-00"')]) == "moqt-14"
+
+
+def test_over_raw_quic_the_same_names_stand_in_the_handshake() -> None:
+    assert alpn_offer(["moqt-18", "moqt-14"]) == ["moqt-18", "moq-00"]
+    assert chosen_by_alpn("moq-00", ["moqt-18", "moqt-14"]) == "moqt-14"
+    for name in ("moqt-16", None):
+        with pytest.raises(NegotiationError, match="not offered"):
+            chosen_by_alpn(name, ["moqt-18"])
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

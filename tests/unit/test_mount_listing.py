@@ -115,3 +115,29 @@ def test_a_portion_of_nothing_but_repetitions_is_not_the_end() -> None:
     directory.shown |= {n + 300: (f"q{n}", Validity.LASTING) for n in range(1, 200)}
     rest = read_all(listing, position=64)
     assert len(first) + len(rest) == len({*first, *rest}) == 64 + 199
+
+
+def test_a_long_listing_has_its_next_portion_at_hand() -> None:
+    directory = Growing(3000)
+    listing = Listing(directory)
+    position, names = 0, []
+    while portion := listing.buffered(position) or listing.fetch(position):
+        names += [listed.name for listed in portion]
+        position = portion[-1].cookie
+        if listing.is_long:
+            produced = directory.produced
+            listing.fetch_next()
+            assert not listing.is_long
+            assert bool(listing.buffered(position)) == (directory.produced > produced)
+    assert names == [f"name-{n}" for n in range(1, 3001)]
+    assert directory.produced == 3000
+
+
+def test_a_reader_that_turns_back_is_not_given_what_was_fetched_ahead() -> None:
+    listing = Listing(Growing(3000))
+    position = 0
+    while not listing.is_long:
+        position = listing.fetch(position)[-1].cookie
+    listing.fetch_next()
+    listing.buffered(position)
+    assert [listed.name for listed in listing.fetch(5)][:2] == ["name-6", "name-7"]

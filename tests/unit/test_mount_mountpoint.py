@@ -13,7 +13,6 @@ from casfs.mount import mountpoint
 from casfs.mount.mountpoint import (
     Mount,
     check_fuse,
-    is_hidden,
     mounts_at,
     parse_mountinfo_line,
     prepare_mountpoint,
@@ -38,30 +37,16 @@ def prepare(path: Path, *, allow_nonempty: bool = False) -> str:
     [
         (
             "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n",
-            Mount("/mnt2", "ext3"),
+            Mount("/mnt2", "ext3", "98:0", "master:1"),
         ),
         (
             "40 35 0:39 / /mnt/my\\040tv ro,nosuid - fuse.casfs casfs ro,user_id=0\n",
-            Mount("/mnt/my tv", "fuse.casfs"),
+            Mount("/mnt/my tv", "fuse.casfs", "0:39"),
         ),
     ],
 )
 def test_a_line_of_mountinfo_names_path_and_type(line: str, mount: Mount) -> None:
     assert parse_mountinfo_line(line) == mount
-
-
-def test_a_mount_that_process_1_does_not_see_is_hidden(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = tmp_path / "mountinfo"
-    monkeypatch.setattr(mountpoint, "_FIRST_MOUNTINFO", str(seen))
-    assert not is_hidden("/mnt/tv"), "nobody can say"
-    seen.write_text(
-        "36 35 98:0 / / rw - ext4 /dev/root rw\n40 35 0:39 / /mnt/tv ro - fuse.casfs casfs ro\n"
-    )
-    assert not is_hidden("/mnt/tv")
-    assert is_hidden("/mnt/other")
-    assert is_hidden("/"), "another filesystem is mounted there"
 
 
 def test_the_root_directory_is_a_mount() -> None:

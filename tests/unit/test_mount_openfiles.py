@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from casfs.digest import digest_of
-from casfs.errors import StorageError
-from casfs.index.rows import BroadcastRow, GroupRow
+from casfs.errors import DamagedObjectError, StorageError
+from casfs.index.extents import ExtentRow
+from casfs.index.rows import BroadcastRow
 from casfs.mount.broadcasts import GroupFile
 from casfs.mount.openfiles import OpenBytes, OpenFiles, OpenObject
+from casfs.mount.tree import ObjectRange
+from casfs.mount.verified import CheckedBlocks, OpenedObject
 from casfs.mount.workers import Workers
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ OFFSET, SIZE = 1000, 100_000
 
 def group_file(n: int = 1) -> GroupFile:
     return GroupFile(
-        GroupRow(
+        ExtentRow(
             broadcast=BroadcastRow(1, "demo"),
             track="0",
             n=n,
@@ -45,7 +48,22 @@ def open_object(tmp_path: Path) -> tuple[OpenObject, Path]:
     path = tmp_path / "object"
     path.write_bytes(CONTENT)
     descriptor = os.open(path, os.O_RDONLY)
-    return OpenObject(group_file(), descriptor, Workers()), path
+    return OpenObject(group_file(), OpenedObject(descriptor, True), Workers(), no_damage), path
+
+
+class WholeFile(GroupFile):
+    """All of the object."""
+
+    def __init__(self) -> None:
+        super().__init__(group_file().group)
+
+    @property
+    def payload(self) -> ObjectRange:
+        return ObjectRange(digest_of(CONTENT), 0, len(CONTENT))
+
+
+async def no_damage(error: DamagedObjectError) -> None:
+    raise AssertionError(error)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +105,38 @@ async def test_a_file_that_lost_its_end_is_an_error_and_never_zeros(tmp_path: Pa
     with pytest.raises(StorageError):
         await file.read(0, 100)
     file.close()
+
+
+async def test_a_block_is_checked_before_it_is_read_and_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = [CONTENT[start : start + 40_000] for start in range(0, len(CONTENT), 40_000)]
+    monkeypatch.setattr("casfs.mount.verified.BLOCK_BYTES", 40_000)
+    path = tmp_path / "object"
+    path.write_bytes(CONTENT[:-1] + b"!")
+    reported: list[str] = []
+
+    async def report(error: DamagedObjectError) -> None:
+        reported.append(error.message)
+
+    checks = CheckedBlocks(digest_of(CONTENT), [digest_of(block) for block in blocks], set())
+    node = group_file()
+    opened = OpenedObject(os.open(path, os.O_RDONLY), False, checks)
+    file = OpenObject(node, opened, Workers(), report)
+    assert list(checks.unchecked(OFFSET, 50_000)) == [0, 1]
+    assert bytes(await file.read(0, 50_000)) == CONTENT[OFFSET : OFFSET + 50_000]
+    assert list(checks.unchecked(OFFSET, 100_000)) == [2]
+    assert not reported
+    file.close()
+
+    whole = OpenObject(
+        WholeFile(), OpenedObject(os.open(path, os.O_RDONLY), False, checks), Workers(), report
+    )
+    with pytest.raises(DamagedObjectError, match="is damaged between"):
+        await whole.read(len(CONTENT) - 10, 5)
+    assert len(reported) == 1
+    assert bytes(await whole.read(0, 10)) == CONTENT[:10]
+    whole.close()
 
 
 async def test_generated_bytes_stay_what_they_were_at_the_open() -> None:

@@ -60,7 +60,10 @@ def test_the_status_has_the_members_that_were_promised(tmp_path: Path) -> None:
         "open_files": 0,
         "verified_opens": 1,
         "remembered_opens": 1,
+        "prefetched": 0,
+        "read_ahead_bytes": None,
         "damaged_opens": 1,
+        "damaged_reads": 0,
         "damaged": [
             {
                 "hash": digest_of(b"1"),

@@ -9,8 +9,9 @@ import pytest
 
 from casfs.digest import digest_of
 from casfs.errors import DamagedObjectError, ObjectNotFoundError
+from casfs.mount import verified
 from casfs.mount.tree import ObjectRange
-from casfs.mount.verified import FileIdentity, SoundFiles, VerifiedObjects
+from casfs.mount.verified import FileIdentity, SoundFiles, Verification, VerifiedObjects
 from tests.fakes.archive import DiskArchive
 
 if TYPE_CHECKING:
@@ -110,6 +111,52 @@ def test_a_missing_object_is_not_there(opening: Opening) -> None:
         opening.hashes(digest=digest_of(b"never stored"))
 
 
+def test_an_object_opened_a_moment_ago_opens_without_a_look_at_its_path(opening: Opening) -> None:
+    wanted = ObjectRange(opening.digest, 0, 7)
+    assert opening.objects.open_again(wanted) is None
+    opening.hashes()
+    again = opening.objects.open_again(wanted)
+    assert again is not None
+    assert os.pread(again.descriptor, 7, 0) == PAYLOAD[:7]
+    os.close(again.descriptor)
+    opening.objects.close()
+    assert opening.objects.open_again(wanted) is None
+
+
+@pytest.mark.parametrize("change", ["damaged", "gone", "forgotten", "too short"])
+def test_an_object_that_changed_since_is_not_simply_opened_again(
+    opening: Opening, change: str
+) -> None:
+    opening.hashes()
+    wanted = ObjectRange(opening.digest, 0, len(PAYLOAD))
+    if change == "damaged":
+        opening.flip_a_bit(0)
+    elif change == "gone":
+        os.unlink(opening.path)
+    elif change == "forgotten":
+        opening.clock.now += 301
+    else:
+        wanted = ObjectRange(opening.digest, 0, len(PAYLOAD) + 1)
+    assert opening.objects.open_again(wanted) is None
+    opening.objects.close()
+
+
+def test_no_more_objects_stay_open_than_are_to(
+    opening: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verified, "KEPT_FILES", 3)
+    opening.objects = VerifiedObjects(opening.archive.store, clock=opening.clock)
+    digests = [opening.archive.put(b"%d" % number) for number in range(10)]
+    before = len(os.listdir("/proc/self/fd"))
+    for digest in digests:
+        opening.hashes(digest, size=1)
+    assert len(os.listdir("/proc/self/fd")) == before + 3
+    opening.clock.now += 61
+    opening.hashes(digests[0], size=1)
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    opening.objects.close()
+
+
 def test_no_descriptor_is_left_behind_by_a_refused_open(opening: Opening) -> None:
     opening.flip_a_bit(0)
     before = os.listdir("/proc/self/fd")
@@ -130,3 +177,64 @@ def test_the_memory_is_bounded_and_drops_what_was_used_longest_ago() -> None:
     assert not sound.recall(two, 1)
     assert sound.recall(one, 1)
     assert sound.recall(three, 1)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> list[Digest]:
+    """Blocks of 100,000 bytes, so that the payload has seven."""
+    monkeypatch.setattr(verified, "BLOCK_BYTES", 100_000)
+    return [digest_of(PAYLOAD[start : start + 100_000]) for start in range(0, 700_000, 100_000)]
+
+
+def test_a_large_object_is_checked_block_by_block(
+    opening: Opening, small_blocks: list[Digest]
+) -> None:
+    opening.flip_a_bit(250_000)
+    wanted = ObjectRange(opening.digest, 0, len(PAYLOAD))
+    assert opening.objects.wants_blocks(wanted)
+    opened = opening.objects.open(wanted, small_blocks)
+    assert not opened.hashed
+    assert opened.blocks is not None
+    assert list(opened.blocks.unchecked(99_999, 100_002)) == [0, 1, 2]
+    opened.blocks.check(opened.descriptor, 1)
+    with pytest.raises(DamagedObjectError, match="damaged between bytes 200000 and 300000"):
+        opened.blocks.check(opened.descriptor, 2)
+    assert list(opened.blocks.unchecked(0, len(PAYLOAD))) == [0, 2, 3, 4, 5, 6]
+    os.close(opened.descriptor)
+
+
+def test_sound_blocks_are_remembered_until_the_file_changes(
+    opening: Opening, small_blocks: list[Digest]
+) -> None:
+    wanted = ObjectRange(opening.digest, 0, len(PAYLOAD))
+
+    def unchecked(check: int | None = None) -> list[int]:
+        opened = opening.objects.open(wanted, small_blocks)
+        assert opened.blocks is not None
+        if check is not None:
+            opened.blocks.check(opened.descriptor, check)
+        found = list(opened.blocks.unchecked(0, 300_000))
+        os.close(opened.descriptor)
+        return found
+
+    assert unchecked(check=1) == [0, 2]
+    assert unchecked() == [0, 2]
+    opening.flip_a_bit(150_000)
+    assert unchecked() == [0, 1, 2]
+
+
+def test_an_object_with_more_or_fewer_blocks_than_recorded_is_damage(
+    opening: Opening, small_blocks: list[Digest]
+) -> None:
+    with pytest.raises(DamagedObjectError, match="instead of 6 blocks"):
+        opening.objects.open(ObjectRange(opening.digest, 0, 7), small_blocks[:6])
+
+
+def test_nothing_is_read_at_an_open_that_is_not_to_verify(opening: Opening) -> None:
+    objects = VerifiedObjects(opening.archive.store, verification=Verification.NEVER)
+    opening.flip_a_bit(0)
+    opened = objects.open(ObjectRange(opening.digest, 0, 7))
+    assert (opened.hashed, opened.blocks) == (False, None)
+    os.close(opened.descriptor)
+    with pytest.raises(DamagedObjectError, match="are recorded"):
+        objects.open(ObjectRange(opening.digest, 0, len(PAYLOAD) + 1))

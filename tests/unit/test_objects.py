@@ -13,9 +13,10 @@ import pytest
 
 from casfs.digest import digest_of
 from casfs.errors import ObjectNotFoundError, StorageError
-from casfs.objects.commit import LocalCommitter, sweep_temporaries
+from casfs.objects.commit import LocalCommitter
 from casfs.objects.local import LocalStore, object_path, shard_names
 from casfs.objects.store import Payload
+from casfs.objects.temporaries import sweep_temporaries
 from tests.fakes.store import flip_bit, make_archive, python
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from casfs.errors import (
     StorageError,
 )
 from casfs.manifests.record import AliveRecord, EpochRecord, GapRecord, GroupRecord, Record
+from casfs.manifests.runs import kept_groups
 from casfs.names import encode_name
 from ingest.moq.events import (
     BroadcastAnnounced,
@@ -88,7 +89,8 @@ class Studio:
         return [line.record for line in lines if isinstance(line.record, kind)]
 
     def sequences(self, track: str = VIDEO) -> list[int]:
-        return [int(record.sequence) for record in self.records(GroupRecord, track)]
+        records = self.records(Record, track)
+        return [int(kept.record.sequence) for record in records for kept in kept_groups(record)]
 
     def gaps(self, track: str = VIDEO) -> list[tuple[str | None, str | None]]:
         return [(gap.first, gap.last) for gap in self.records(GapRecord, track)]

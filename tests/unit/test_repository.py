@@ -23,6 +23,7 @@ SCRIPTS = (
         "tools/lock",
         "tools/bench",
         "tools/crash",
+        "tools/mount-trial",
         ".ci/run",
     ),
 )

@@ -306,5 +306,6 @@ def test_a_worker_gets_its_url_unseen_and_nothing_of_the_supervisors_own() -> No
         "CASFS_URL": RELAY,
         "CASFS_CAS_ROOT": "/cas",
         "CASFS_MANIFEST_ROOT": "/manifests",
+        "CASFS_SYNC_STRATEGY": "auto",
         "CASFS_CONFIG": os.devnull,
     }

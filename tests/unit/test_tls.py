@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import ipaddress
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
 from casfs.errors import CertificateError, ConfigError
 from ingest.relay_url import parse_relay_url
-from ingest.tls import TlsOptions, check_fingerprint, parse_fingerprint
+from ingest.tls import TlsOptions, check_fingerprint, flaw_of, parse_fingerprint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +45,39 @@ def test_only_the_pinned_certificate_passes(certificate: bytes, other: bytes) ->
     if other != certificate:
         with pytest.raises(CertificateError, match=sha256(other).hexdigest()):
             check_fingerprint(other, pinned, "relay")
+
+
+def _certificate(*, issuer: str = "authority", first: int = -1, last: int = 1) -> bytes:
+    """Return one for ``relay`` that is valid from and until so many days from now."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = dt.datetime.now(dt.UTC)
+    names: list[x509.GeneralName] = [x509.DNSName("*.example.test"), x509.DNSName("relay.test")]
+    names.append(x509.IPAddress(ipaddress.ip_address("192.0.2.7")))
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "relay")]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now + dt.timedelta(days=first))
+        .not_valid_after(now + dt.timedelta(days=last))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+    )
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def test_the_flaw_of_a_certificate_is_named() -> None:
+    assert "no longer valid since" in flaw_of(_certificate(first=-3, last=-1), "relay.test")
+    assert "not valid before" in flaw_of(_certificate(first=1, last=3), "relay.test")
+    assert flaw_of(_certificate(issuer="relay"), "relay.test") == "it is self-signed"
+    assert flaw_of(b"no certificate", "relay.test") == "it is malformed"
+    for host in ("other.test", "example.test", "a.b.example.test", "192.0.2.8"):
+        assert f"192.0.2.7, not for {host}" in flaw_of(_certificate(), host)
+
+
+@pytest.mark.parametrize("host", ["relay.test", "RELAY.test", "a.example.test", "192.0.2.7"])
+def test_a_certificate_for_the_host_has_no_flaw_of_its_own(host: str) -> None:
+    assert flaw_of(_certificate(), host) == ""
 
 
 def test_contradicting_settings_are_refused() -> None:
@@ -78,7 +118,7 @@ def test_a_relay_url_is_taken_apart(
         "",
         "relay.test",
         "http://relay.test/secret",
-        "moqt://relay.test/secret",
+        "moq://relay.test/secret",
         "https:///secret",
         "https://relay.test:0/secret",
         "https://relay.test:66000/secret",

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from ingest.session import Session
 
+pytestmark = pytest.mark.usefixtures("quic_backend")
+
 _URL = "https://relay.test/live?jwt=secret"
 _SETUP = bytes.fromhex("01 01 00")
 _GROUP = bytes.fromhex("00 02 00 07")
@@ -87,7 +89,7 @@ async def test_the_request_offers_the_protocols_under_both_names(
     assert relay.request[b":protocol"] == b"webtransport"
     assert relay.request[b":authority"] == b"relay.test"
     assert relay.request[b":path"] == b"/live?jwt=secret"
-    offer = b'"moq-lite-05", "moq-lite-06", "moq-lite-04"'
+    offer = b'"moq-lite-05", "moq-lite-06", "moq-lite-04", "moqt-18", "moqt-16", "moq-00"'
     assert relay.request[b"wt-available-protocols"] == offer
     assert relay.request[b"sec-webtransport-protocol"] == offer
 
@@ -199,7 +201,16 @@ async def test_no_message_holds_the_path_or_the_token(autojump_clock: MockClock)
 async def test_a_relay_that_chooses_nothing_is_a_failed_negotiation(
     autojump_clock: MockClock,
 ) -> None:
-    assert isinstance(await _failure(FakeRelay(headers=())), NegotiationError)
+    with pytest.raises(NegotiationError):
+        async with _session(FakeRelay(headers=()), SessionOptions(protocols=("moq-lite-05",))):
+            pass
+
+
+async def test_a_relay_that_chooses_nothing_is_taken_for_one_of_draft_14(
+    autojump_clock: MockClock,
+) -> None:
+    async with _session(FakeRelay(headers=())) as session:
+        assert session.protocol == "moqt-14"
 
 
 async def test_a_server_without_webtransport_is_a_failed_negotiation(
@@ -276,6 +287,25 @@ async def test_what_nobody_takes_stops_the_relay(autojump_clock: MockClock) -> N
         assert session.statistics().bytes_received - received < 10_000
         groups = await _groups(session, 60)
     assert sorted(group.sequence for group in groups) == list(range(60))
+
+
+async def test_a_consumer_that_lags_for_long_keeps_its_session(
+    autojump_clock: MockClock,
+) -> None:
+    """The socket is read no more than it takes to know that the relay is there."""
+    relay = FakeRelay(on_request=_greet)
+    options = SessionOptions(queued_bytes=100_000, window=100_000, idle_timeout=30)
+    async with _session(relay, options) as session:
+        session.subscribe("demo/tv", "video", priority=1, max_latency=0)
+        await trio.sleep(1)
+        for sequence in range(6):
+            group = bytes([0, 2, 0, sequence]) + _frame(bytes(50_000))
+            relay.open(UNI_PREFIX + group, end=True)
+        relay.flush()
+        await trio.sleep(300)
+        assert session.failure is None
+        groups = await _groups(session, 6)
+    assert sorted(group.sequence for group in groups) == list(range(6))
 
 
 @given(st.integers(0, (1 << 32) - 1))

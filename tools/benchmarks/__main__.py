@@ -4,8 +4,8 @@ Each comparison runs both sides in turns, in one run, on one filesystem, each in
 own; what is told is the ratio of the other's time to that of casfs: above 1, casfs is faster.
 Times of different runs or machines say nothing.
 
-Peers that are missing (Debian packages b3sum, borgbackup, restic) are installed; where that cannot
-be done their rows are skipped and say why.
+Peers that are missing (Debian packages b3sum, bindfs, borgbackup, python3-pyfuse3 for borg mount,
+restic) are installed; where that cannot be done their rows are skipped and say why.
 """
 
 from __future__ import annotations
@@ -20,7 +20,17 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from tools.benchmarks import durable_put, index_lookup, index_rebuild, verification
+from tools.benchmarks import (
+    durable_put,
+    index_lookup,
+    index_rebuild,
+    ingesting,
+    mount_backups,
+    mount_listing,
+    mount_reading,
+    small_groups,
+    verification,
+)
 from tools.benchmarks.bench import Bench
 from tools.benchmarks.measuring import BenchError
 from tools.benchmarks.peers import Peers
@@ -33,6 +43,7 @@ from tools.benchmarks.reporting import (
     update_document,
 )
 from tools.demo.steps import Interrupted, end_on_signals
+from tools.loopback.process import LoopbackError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,11 +54,29 @@ SUITES: dict[str, dict[str, Callable[[Bench], Iterator[Row]]]] = {
     "store": {
         "put": durable_put.against_system_calls,
         "put-backups": durable_put.against_backups,
+        "small-groups": small_groups.against_one_object_each,
         "verify": verification.against_hashing,
         "verify-backups": verification.against_backups,
         "rebuild": index_rebuild.against_inserting,
         "lookup": index_lookup.against_a_small_index,
     },
+    "mount": {
+        "cold": mount_reading.cold,
+        "warm": mount_reading.warm,
+        "recording": mount_reading.recording,
+        "ls": mount_listing.long_listing,
+        "find": mount_listing.finding,
+        "start": mount_listing.starting,
+        "mount-backups": mount_backups.against_backups,
+    },
+    "ingest": {
+        "receive": ingesting.receiving_against_moq_rs,
+        "record": ingesting.recording_against_receiving,
+        "live": ingesting.live_against_real_time,
+        "loss": ingesting.loss_against_none,
+        "memory": ingesting.open_groups_against_a_bound,
+    },
+    "soak": {"soak": ingesting.memory_late_against_early},
 }
 """Suite -> its comparisons by name."""
 
@@ -61,6 +90,7 @@ class Arguments(Struct, frozen=True):
     only: list[str] | None
     scale: float
     rounds: int | None
+    seconds: float | None
     directory: Path | None
     json: bool
     update: Path | None
@@ -81,7 +111,7 @@ def main() -> int:
             shutil.rmtree(directory, ignore_errors=True)
         if arguments.update is not None:
             update_document(arguments.update, arguments.suite, results)
-    except (BenchError, OSError) as error:
+    except (BenchError, LoopbackError, OSError) as error:
         print(f"bench: failed: {error}", file=sys.stderr)
         return 1
     except Interrupted as interrupted:
@@ -107,7 +137,14 @@ def run(arguments: Arguments, directory: Path) -> Results:
             _say(name)
             own = directory / name
             own.mkdir()
-            rows += compare(Bench(own, peers, scale=arguments.scale, rounds=arguments.rounds))
+            rows += compare(
+                Bench(
+                    *(own, peers),
+                    scale=arguments.scale,
+                    rounds=arguments.rounds,
+                    seconds=arguments.seconds,
+                )
+            )
             shutil.rmtree(own)
     return Results(scale=arguments.scale, machine=machine, rows=tuple(rows))
 
@@ -135,6 +172,12 @@ def parse_arguments() -> Arguments:
     )
     parser.add_argument(
         "--rounds", type=int, metavar="N", help="repeat each N times (3 to 7, by how long it takes)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="go on for S seconds with what is live (60; a soak: 1800)",
     )
     parser.add_argument(
         "--directory",

@@ -19,11 +19,20 @@ if TYPE_CHECKING:
 class Bench:
     """One run below ``directory``, which is empty; all that is made stays until the run ends."""
 
-    def __init__(self, directory: Path, peers: Peers, *, scale: float, rounds: int | None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        peers: Peers,
+        *,
+        scale: float,
+        rounds: int | None,
+        seconds: float | None = None,
+    ) -> None:
         self.directory = directory
         self.peers = peers
         self.scale = scale
         self._rounds = rounds
+        self._seconds = seconds
 
     def scaled(self, full: int) -> int:
         """Return what ``full`` of a whole run comes to in this one; at least 10."""
@@ -32,6 +41,10 @@ class Bench:
     def rounds(self, usual: int) -> int:
         """Return how often to repeat, where ``usual`` is the default."""
         return self._rounds or usual
+
+    def seconds(self, usual: float) -> float:
+        """Return how long to go on with what is live, where ``usual`` is the default."""
+        return self._seconds or usual * self.scale
 
     def files(self, count: int) -> Path:
         """Return a directory of ``count`` incompressible files, made at the first call."""

@@ -118,8 +118,10 @@ def _multiply(index_path: str, copies: int, groups: int) -> None:
         shifted = {
             "n": f"n + :copy * {last_n}",
             "sequence": f"sequence + :copy * {groups}",
+            "last_sequence": f"last_sequence + :copy * {groups}",
             "hash": "randomblob(32)",
             "received_start": f"received_start + :copy * {span * HOUR}",
+            "last_start": f"last_start + :copy * {span * HOUR}",
             "received_end": f"received_end + :copy * {span * HOUR}",
             "hour": f"hour + :copy * {span}",
         }

@@ -38,6 +38,10 @@ class Measurement(Struct, frozen=True):
     """Of what counts; for a command from its start to its end."""
     peak_bytes: int
     """The most memory that the process held at any time (resident, file pages included)."""
+    files: int = 0
+    """How many it left, directories included, where that was counted."""
+    disk_bytes: int = 0
+    """The disk that they take, likewise."""
 
 
 class Contender(Struct, frozen=True):
@@ -93,7 +97,7 @@ def run_whole_task(task: Callable[..., float], *arguments: str | float) -> Measu
 
 def own_peak_bytes() -> int:
     """Return the most memory that this process has held since its program began."""
-    return _peak_bytes("self")
+    return peak_bytes("self")
 
 
 @contextlib.contextmanager
@@ -154,7 +158,7 @@ def _sampled_peak(pid: int) -> Iterator[Callable[[], int]]:
         nonlocal peak
         while True:
             with contextlib.suppress(OSError):
-                peak = max(peak, _peak_bytes(str(pid)))
+                peak = max(peak, peak_bytes(str(pid)))
             if done.wait(_SAMPLING_SECONDS):
                 return
 
@@ -167,7 +171,8 @@ def _sampled_peak(pid: int) -> Iterator[Callable[[], int]]:
         watcher.join()
 
 
-def _peak_bytes(pid: str) -> int:
+def peak_bytes(pid: str) -> int:
+    """Return the most memory that this process has held since its program began."""
     with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
         for line in status:
             if line.startswith("VmHWM:"):

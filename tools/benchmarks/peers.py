@@ -14,8 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-PACKAGES = {"b3sum": "b3sum", "borg": "borgbackup", "restic": "restic"}
-"""Program -> the Debian package that holds it."""
+PACKAGES = {
+    "b3sum": "b3sum",
+    "bindfs": "bindfs",
+    "borg": "borgbackup",
+    "borg-fuse": "python3-pyfuse3",
+    "restic": "restic",
+}
+"""Program -> the Debian package that holds it; `borg mount` needs a library as well."""
+
+_BORG_FUSE = ["/usr/bin/python3", "-c", "import pyfuse3"]
 
 
 class Peers:
@@ -32,7 +40,7 @@ class Peers:
         return self._reasons[program]
 
     def _missing(self, program: str) -> str:
-        if shutil.which(program):
+        if _is_here(program):
             return ""
         package = PACKAGES[program]
         if not self._install:
@@ -49,10 +57,16 @@ class Peers:
             package,
         ]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        if done.returncode == 0 and shutil.which(program):
+        if done.returncode == 0 and _is_here(program):
             return ""
         said = done.stderr.decode(errors="replace").strip().splitlines()
         return f"{package} could not be installed: {said[-1] if said else 'apt-get failed'}"
+
+
+def _is_here(program: str) -> bool:
+    if program != "borg-fuse":
+        return shutil.which(program) is not None
+    return subprocess.run(_BORG_FUSE, capture_output=True, check=False).returncode == 0
 
 
 class Repository:
@@ -60,7 +74,7 @@ class Repository:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "repository"
-        self._environment = {
+        self.environment = {
             "HOME": str(directory),
             "XDG_CACHE_HOME": str(directory / "cache"),
             "RESTIC_PASSWORD": "benchmark",
@@ -87,8 +101,12 @@ class Repository:
         """Read and check all data."""
         return self._run(self._checking())
 
+    def mounting(self, path: Path) -> Sequence[str]:
+        """Return the command that mounts what is stored at ``path`` and serves it."""
+        raise NotImplementedError
+
     def _run(self, command: Sequence[str]) -> Measurement:
-        return run_command(command, environment=self._environment)
+        return run_command(command, environment=self.environment)
 
     def _creation(self) -> Sequence[str]:
         raise NotImplementedError
@@ -112,6 +130,10 @@ class ResticRepository(Repository):
     def _checking(self) -> Sequence[str]:
         return self._restic("check", "--read-data")
 
+    def mounting(self, path: Path) -> Sequence[str]:
+        """Return restic's command."""
+        return self._restic("mount", str(path))
+
     def _restic(self, *arguments: str) -> Sequence[str]:
         return ["restic", "--quiet", "--repo", str(self.path), *arguments]
 
@@ -127,3 +149,7 @@ class BorgRepository(Repository):
 
     def _checking(self) -> Sequence[str]:
         return ["borg", "check", "--verify-data", str(self.path)]
+
+    def mounting(self, path: Path) -> Sequence[str]:
+        """Return borg's command."""
+        return ["borg", "mount", "--foreground", f"{self.path}::bench", str(path)]

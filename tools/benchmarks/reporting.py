@@ -29,8 +29,12 @@ class Row(Struct, frozen=True, kw_only=True):
     subject_runs: tuple[Measurement, ...] = ()
     """One for each round, in order."""
     against_runs: tuple[Measurement, ...] = ()
-    quantity: Literal["seconds", "peak_bytes"] = "seconds"
+    quantity: Literal["seconds", "peak_bytes", "files", "disk_bytes"] = "seconds"
     """What the ratio compares."""
+    megabytes: float = 0.0
+    """What each run moved, where the figure is to be a rate."""
+    failed: bool = False
+    """Whether the subject did not do what it was to do: no ratio meets the aim then."""
     skipped: str = ""
     """Why there are no runs."""
 
@@ -129,22 +133,34 @@ def _cells(row: Row) -> tuple[str, ...]:
     ratio = ratio_of(row)
     if ratio is None:
         return (row.what, "", row.against, "", f"skipped: {row.skipped}", aim, "")
-    verdict = "" if row.aim is None else " met" if ratio.middle >= row.aim else " MISSED"
+    verdict = (
+        ""
+        if row.aim is None
+        else " met"
+        if ratio.middle >= row.aim and not row.failed
+        else " MISSED"
+    )
     return (
         row.what,
-        _figure(row.subject_runs, row.quantity),
+        _figure(row, row.subject_runs),
         row.against,
-        _figure(row.against_runs, row.quantity),
+        _figure(row, row.against_runs),
         f"{ratio.middle:.2f} ({ratio.lowest:.2f}-{ratio.highest:.2f})",
         aim + verdict,
         f"{_megabytes(row.subject_runs)} / {_megabytes(row.against_runs)}",
     )
 
 
-def _figure(runs: Sequence[Measurement], quantity: str) -> str:
-    if quantity == "peak_bytes":
+def _figure(row: Row, runs: Sequence[Measurement]) -> str:
+    if row.quantity == "peak_bytes":
         return _megabytes(runs)
+    if row.quantity == "files":
+        return f"{median(run.files for run in runs):.0f}"
+    if row.quantity == "disk_bytes":
+        return f"{median(run.disk_bytes for run in runs) / 1e6:.2f} MB"
     seconds = median(run.seconds for run in runs)
+    if row.megabytes:
+        return f"{row.megabytes / seconds:.0f} MB/s"
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from casfs.objects.syncing import STRATEGIES, StrategyName
 from tools.crashes.disk import FILESYSTEMS, UnavailableError
 from tools.crashes.power import VARIANTS, broken, power
 from tools.crashes.results import as_json, as_table, say
@@ -43,6 +44,7 @@ class Arguments(Struct, frozen=True):
     filesystem: str
     variant: list[str] | None
     writer: list[str] | None
+    sync_strategy: StrategyName
     seed: int
     json: bool
 
@@ -81,14 +83,14 @@ def run(arguments: Arguments) -> Iterator[Row]:
     variants = [one for one in VARIANTS if one.name in (arguments.variant or [one.name])]
     match arguments.campaign:
         case "power":
-            return power(filesystems, rounds, arguments.seed, variants)
+            return power(filesystems, rounds, arguments.seed, variants, arguments.sync_strategy)
         case "broken":
             writers = arguments.writer or list(BROKEN)
             return broken(filesystems, rounds, arguments.seed, writers, variants)
         case "kill":
-            return kill(rounds)
+            return kill(rounds, strategy=arguments.sync_strategy)
         case _:
-            return errors(rounds)
+            return errors(rounds, strategy=arguments.sync_strategy)
 
 
 def parse_arguments() -> Arguments:
@@ -121,6 +123,12 @@ def parse_arguments() -> Arguments:
         action="append",
         choices=BROKEN,
         help="broken: only this writer; may be given again",
+    )
+    parser.add_argument(
+        "--sync-strategy",
+        choices=STRATEGIES,
+        default="auto",
+        help="power, kill, errors: how objects are made durable (auto)",
     )
     parser.add_argument(
         "--seed",

@@ -39,6 +39,8 @@ from tools.crashes.results import Row, found_in, say
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from casfs.objects.syncing import StrategyName
+
 _WRITING_SECONDS = 0.4
 """The most that writers have before the cut."""
 _APART_SECONDS = 0.03
@@ -74,7 +76,8 @@ class Site:
     Raises UnavailableError.
     """
 
-    def __init__(self, filesystem: str, variant: Variant) -> None:
+    def __init__(self, filesystem: str, variant: Variant, strategy: StrategyName = "auto") -> None:
+        self._strategy = strategy
         self.kept: dict[str, set[int]] = {
             f"news{number}": set() for number in range(variant.writers)
         }
@@ -119,6 +122,7 @@ class Site:
     def round(self, chance: random.Random, broken: str | None = None) -> list[Violation]:
         """Write, cut the power, mount again; return what was promised and is not so."""
         options = ["--first", str(self._next), "--batch", str(chance.choice(_BATCHES))]
+        options += ["--sync-strategy", self._strategy]
         if broken is not None:
             options += ["--broken", broken]
         with contextlib.ExitStack() as stack:
@@ -161,7 +165,8 @@ class Site:
         """Record in peace, after all that happened, and stop."""
         problems: list[Violation] = []
         for name in self.kept:
-            options = ("--first", str(self._next), "--count", "6")
+            options = ["--first", str(self._next), "--count", "6"]
+            options += ["--sync-strategy", self._strategy]
             with Recording(self.archive.roots, *options, broadcast=name) as recording:
                 recording.finish()
                 self.kept[name].update(recording.kept)
@@ -181,7 +186,11 @@ class Site:
 
 
 def power(
-    filesystems: Sequence[str], rounds: int, seed: int, variants: Sequence[Variant] = VARIANTS
+    filesystems: Sequence[str],
+    rounds: int,
+    seed: int,
+    variants: Sequence[Variant] = VARIANTS,
+    strategy: StrategyName = "auto",
 ) -> Iterator[Row]:
     """Cut ``rounds`` times in each variant on each filesystem; raises UnavailableError."""
     for filesystem, variant in itertools.product(filesystems, variants):
@@ -189,9 +198,9 @@ def power(
         begun = time.monotonic()
         found, done, kept, late, lost, bus_errors = [], 0, 0, 0, 0, 0
         while done < rounds:
-            with Site(filesystem, variant) as site:
+            with Site(filesystem, variant, strategy) as site:
                 if not done:
-                    say(f"{filesystem}, {variant.what}: {rounds} rounds")
+                    say(f"{filesystem}, {variant.what}, sync {strategy}: {rounds} rounds")
                 broken: list[Violation] = []
                 for _ in range(min(_ROUNDS_EACH, rounds - done)):
                     done += 1
@@ -207,7 +216,8 @@ def power(
             say(f"{filesystem}, {variant.what}: {done} of {rounds}, {len(found)} broken promises")
         yield Row(
             campaign="power",
-            subject=f"{filesystem}, {variant.what}",
+            subject=f"{filesystem}, {variant.what}"
+            + ("" if strategy == "auto" else f", by {strategy}"),
             rounds=done,
             events=done * variant.disks,
             kept=kept,

@@ -13,7 +13,8 @@ from casfs.errors import CasfsError
 from casfs.index.reader import Reader
 from casfs.manifests.chain import JournalReader
 from casfs.manifests.layout import broadcast_directories, journal_places
-from casfs.manifests.record import GroupRecord, Line
+from casfs.manifests.record import Line
+from casfs.manifests.runs import kept_groups
 from casfs.timestamps import parse_time
 from casfs.verify import verify
 from tools.crashes.writer import payload
@@ -71,20 +72,20 @@ def found_groups(archive: Archive, *, by_index: bool) -> Iterator[tuple[str, int
         for broadcast in reader.broadcasts():
             for track in reader.tracks(broadcast):
                 for row in reader.groups(track, 0, 1 << 62):
-                    yield broadcast.name, row.sequence, row.hash
+                    yield broadcast.name, row.sequence, row.digest
 
 
 def written_since(archive: Archive, instant: int) -> set[tuple[str, int]]:
     """Return broadcast and sequence of groups whose records were made then or later (ns UTC)."""
     root = archive.roots.manifests
     return {
-        (item.record.broadcast, int(item.record.sequence))
+        (kept.record.broadcast, int(kept.record.sequence))
         for name in broadcast_directories(root)
         for place in journal_places(root, name)
         for item in JournalReader(place.directory(root))
         if isinstance(item, Line)
-        and isinstance(item.record, GroupRecord)
-        and parse_time(item.record.time) >= instant
+        for kept in kept_groups(item.record)
+        if parse_time(kept.record.time) >= instant
     }
 
 

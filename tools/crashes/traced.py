@@ -31,6 +31,8 @@ from tools.crashes.results import Found, Row, found_in, say
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from casfs.objects.syncing import StrategyName
+
 
 class DiskError(Struct, frozen=True):
     """A way in which a disk fails."""
@@ -47,16 +49,22 @@ ERRORS = {
         (
             *("writev", "fsync", "fdatasync", "rename", "mkdir", "openat", "flock", "pread64"),
             *("link", "linkat", "renameat2", "fallocate", "ftruncate"),
+            *("sync_file_range", "syncfs"),
         ),
     ),
     "ENOSPC": DiskError(
         "disk full",
-        ("writev", "rename", "mkdir", "openat", "link", "linkat", "renameat2", "fallocate"),
+        (
+            *("writev", "rename", "mkdir", "openat", "link", "linkat", "renameat2", "fallocate"),
+            *("sync_file_range", "syncfs"),
+        ),
     ),
 }
 """By the error's name."""
 
-_NOT_TO_BE_IGNORED = frozenset({"writev", "fsync", "fdatasync", "rename", "mkdir"})
+_NOT_TO_BE_IGNORED = frozenset(
+    {"writev", "fsync", "fdatasync", "rename", "mkdir", "sync_file_range", "syncfs"}
+)
 """Where these fail the batch must; another call may have another way out."""
 _BATCH = 3
 _MOST_CALLS = 150
@@ -103,7 +111,8 @@ class Strace:
 class Bench:
     """An archive whose writer meets one fault after the other; a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, strategy: StrategyName = "auto") -> None:
+        self._strategy = strategy
         if shutil.which("strace") is None:
             raise UnavailableError("strace is not installed")
         self.kept: dict[str, set[int]] = {"news": set()}
@@ -139,7 +148,8 @@ class Bench:
             self._begin()
         self._runs += 1
         tracks = (f"video{self._runs}.m4s", f"audio{self._runs}.m4s")
-        options = ("--stepwise", "--one-thread", "--batch", str(_BATCH))
+        how = ("--stepwise", "--one-thread", "--sync-strategy", self._strategy)
+        options = (*how, "--batch", str(_BATCH))
         first = ("--first", str(self._first), "--tracks", *tracks)
         with Recording(self.archive.roots, *options, *first) as recording:
             recording.read()
@@ -165,14 +175,14 @@ class Bench:
         return list(dict.fromkeys(names))
 
 
-def kill(rounds: int, only: Sequence[str] = ()) -> Iterator[Row]:
+def kill(rounds: int, only: Sequence[str] = (), strategy: StrategyName = "auto") -> Iterator[Row]:
     """Kill a commit at each of its system calls (or at those named); raises UnavailableError."""
     for number in range(1, rounds + 1):
         begun = time.monotonic()
         found: list[Found] = []
         counts: dict[str, int] = {}
         warm = number % 2 == 0
-        with Bench() as bench:
+        with Bench(strategy) as bench:
             for call in only or bench.calls(warm=warm):
                 for nth in range(1, _MOST_CALLS):
                     died, broken = _killed(bench, call, nth, warm=warm)
@@ -199,14 +209,14 @@ def _killed(bench: Bench, call: str, nth: int, *, warm: bool) -> tuple[bool, lis
     return died, problems
 
 
-def errors(rounds: int, only: Sequence[str] = ()) -> Iterator[Row]:
+def errors(rounds: int, only: Sequence[str] = (), strategy: StrategyName = "auto") -> Iterator[Row]:
     """Let each call of a commit that can fail (or those named) fail; raises UnavailableError."""
     for number, (error, ways) in itertools.product(range(1, rounds + 1), ERRORS.items()):
         begun = time.monotonic()
         found: list[Found] = []
         counts: dict[str, int] = {}
         warm = number % 2 == 0
-        with Bench() as bench:
+        with Bench(strategy) as bench:
             for call in ways.calls:
                 if only and call not in only:
                     continue

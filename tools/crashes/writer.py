@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -18,6 +19,7 @@ from msgspec import Struct
 from casfs.archive import Archive, Group
 from casfs.errors import CasfsError, StorageError
 from casfs.objects.commit import LocalCommitter
+from casfs.objects.syncing import STRATEGIES, StrategyName
 from casfs.roots import Roots
 from casfs.timestamps import parse_time
 from tools.crashes.sabotage import BROKEN
@@ -46,6 +48,7 @@ class Arguments(Struct, frozen=True):
     broken: str | None
     stepwise: bool
     one_thread: bool
+    sync_strategy: StrategyName
 
 
 def payload(sequence: int) -> bytes:
@@ -80,8 +83,11 @@ def main() -> int:
     if arguments.one_thread:
         # So the nth call of a kind is the same in each run.
         setattr(LocalCommitter, "in_parallel", _one_by_one)  # noqa: B010
+        setattr(LocalCommitter, "start", _at_once)  # noqa: B010
     try:
-        archive = Archive(Roots.of(arguments.cas, arguments.manifests))
+        archive = Archive(
+            Roots.of(arguments.cas, arguments.manifests), sync_strategy=arguments.sync_strategy
+        )
         mirror = archive.mirror()
         with archive.writer(arguments.broadcast) as writer:
             say("recording")
@@ -124,6 +130,15 @@ def _one_by_one(_: LocalCommitter, work: Callable[[object], None], items: Sequen
         work(item)
 
 
+def _at_once(_: LocalCommitter, work: Callable[[object], object], item: object) -> Future[object]:
+    done: Future[object] = Future()
+    try:
+        done.set_result(work(item))
+    except OSError as error:
+        done.set_exception(error)
+    return done
+
+
 def parse_arguments() -> Arguments:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.crashes.writer", description=__doc__)
@@ -137,6 +152,7 @@ def parse_arguments() -> Arguments:
     parser.add_argument("--broken", choices=BROKEN)
     parser.add_argument("--stepwise", action="store_true")
     parser.add_argument("--one-thread", action="store_true")
+    parser.add_argument("--sync-strategy", choices=STRATEGIES, default="auto")
     return Arguments(**vars(parser.parse_args()))
 
 

@@ -44,7 +44,8 @@ _ROOTS = """\
 
 `--cas-root`, `--manifest-root`, `--index` and `--config` may stand before or after the command's
 name. What is not given there is taken from the environment (`CASFS_CAS_ROOT`,
-`CASFS_MANIFEST_ROOT`, `CASFS_INDEX`, `CASFS_CONFIG`), then from a configuration file in TOML:
+`CASFS_MANIFEST_ROOT`, `CASFS_INDEX`, `CASFS_SYNC_STRATEGY`, `CASFS_CONFIG`), then from a
+configuration file in TOML:
 
 ```toml
 cas-root = "/pool/cas"
