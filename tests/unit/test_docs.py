@@ -207,27 +207,17 @@ def test_the_names_in_the_picture_are_those_of_the_mount() -> None:
 # Units
 
 
-def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
+def test_the_archive_s_unit_with_the_drop_in_is_one_that_systemd_takes(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
-    units = [block for block in page("docs/operations.md").blocks if block.language == "ini"]
+    (drop_in,) = [b.text for b in page("docs/operations.md").blocks if b.language == "ini"]
     casfs = shutil.which("true")
     assert casfs is not None
-    recorder, verifier, timer, mount = (
-        unit.text.replace("/opt/casfs/.venv/bin/casfs", casfs) for unit in units
-    )
-    assert casfs in recorder
-    assert casfs in verifier
-    assert casfs in mount
-    complaints = complaints_of_systemd
-    assert not complaints(tmp_path / "good", {"casfs-demo-tv.service": recorder})
-    bad = recorder.replace("Restart=always", "Restart=odd")
-    assert complaints(tmp_path / "bad", {"casfs-demo-tv.service": bad})
-    assert not complaints(tmp_path / "mount", {"casfs-mount.service": mount})
-    timed = {"casfs-verify.service": verifier, "casfs-verify.timer": timer}
-    assert not complaints(tmp_path / "timed", timed)
-    timed["casfs-verify.timer"] = timer.replace("03:00", "three")
-    assert complaints(tmp_path / "mistimed", timed)
+    unit = (ROOT / "docs" / "systemd" / "casfs-archive.service").read_text()
+    whole = (unit + drop_in).replace("/opt/casfs/.venv/bin/casfs", casfs)
+    assert not complaints_of_systemd(tmp_path / "good", {"casfs-archive.service": whole})
+    bad = whole.replace("ReadWritePaths=-/pool/cas", "ReadWritePaths=pool/cas")
+    assert complaints_of_systemd(tmp_path / "bad", {"casfs-archive.service": bad})
 
 
 def complaints_of_systemd(directory: Path, units: dict[str, str]) -> list[str]:

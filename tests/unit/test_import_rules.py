@@ -38,6 +38,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "objects": _GROUND,
     "manifests": _GROUND,
     "roots": _GROUND | {"objects"},
+    "first_run": _GROUND | {"roots"},
     "capacity": _GROUND | {"roots"},
     "config": _GROUND | {"roots", "quantities", "objects"},
     "heads": _GROUND | {"roots", "manifests"},
@@ -61,7 +62,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "cli": _ARCHIVE
     | {"config", "verify", "show", "export", "adopt", "mount", "recordings"}
     | {"retention", "expire", "collect", "systemd", "quantities", "recorders", "filesystems"}
-    | {"outlook", "capacity"},
+    | {"outlook", "capacity", "first_run"},
     "__main__": frozenset({"cli"}),
 }
 
