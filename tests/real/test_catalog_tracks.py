@@ -96,8 +96,8 @@ def test_what_importers_publish_is_recorded_byte_for_byte_without_naming_a_track
             assert (got.code, got.out) == (0, payload), (track, sequence, got.err)
         records = installation.records(GroupRecord, TV, track)
         assert all(record.complete for record in records if int(record.sequence) in sent)
-    # What tells how to play it is there, and nothing besides.
-    assert {track for _, track in installation.ls()} == {"catalog.json", *tracks}
+    # So is what tells how to play it, and the timeline that another section of the catalog names.
+    assert {track for _, track in installation.ls()} == {"catalog.json", "timeline.z", *tracks}
     installation.verify_is_sound()
 
 
