@@ -1,6 +1,6 @@
 """What real relays said, stream by stream, and what they did to it: the beginnings of all examples.
 
-The vectors were captured from moq-rs and aiomoqt; a piece is what one stream brings.
+Most vectors are what moq-rs and aiomoqt send, some shortened; a piece is what one stream brings.
 """
 
 from __future__ import annotations
