@@ -266,18 +266,21 @@ def _take(index: Index, root: str, place: JournalPlace, reading: ReadAhead) -> I
     """
     since: Position | None = None
     batches = reading.batches()
-    for batch in batches:
-        _sync_segment(place.directory(root), batch.position)
-        try:
-            applied = index.apply_prepared(place, batch.prepared, batch.position, since=since)
-        except OverflowError:
-            # There is something that is not plausible: it is found line by line.
-            for _ in batches:
-                pass
-            raise ReadAheadError from None
-        if applied:
-            yield batch.lines
+    try:
+        for batch in batches:
+            if not index.apply_prepared(place, batch.prepared, batch.position, since=since):
+                continue
             since = batch.position
+            yield batch.lines
+    except OverflowError:
+        # There is something that is not plausible: it is found line by line.
+        for _ in batches:
+            pass
+        raise ReadAheadError from None
+    finally:
+        # Nobody knows of the index yet, so once is enough; each time would hold up the rest.
+        if since is not None:
+            _sync_segment(place.directory(root), since)
 
 
 def _follow(

@@ -14,7 +14,7 @@ from casfs.index import ahead
 from casfs.index import mirror as mirror_module
 from casfs.index.ahead import PreparedBatch, ReadAhead, ReadAheadError
 from casfs.index.mirror import rebuild
-from tests.fakes.store import Clock, group, journal_directory, make_archive
+from tests.fakes.store import Clock, group, journal_directory, make_archive, segments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,6 +76,31 @@ def test_what_was_read_ahead_makes_the_same_index(
     monkeypatch.setattr(mirror_module, "catch_up_journal", _not_to_be_started)
     assert rows(archive) == expected
     assert not caplog.records
+
+
+def test_all_lines_are_durable_before_the_index_is_put_in_its_place(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, rename = mirror_module._sync, os.rename
+
+    def noted_sync(path: str) -> None:
+        done.append(path)
+        sync(path)
+
+    def noted_rename(source: str, target: str) -> None:
+        done.append(target)
+        rename(source, target)
+
+    monkeypatch.setattr(mirror_module, "_sync", noted_sync)
+    monkeypatch.setattr(os, "rename", noted_rename)
+    rebuild(archive.index_path, archive.roots.manifests, archive.store_id)
+    *journals, index, place = done
+    assert place == archive.index_path
+    assert index.startswith(place)
+    tracks = ("video0.m4s", "audio", "@broadcast")
+    newest = [segments(journal_directory(archive, "news", track))[-1] for track in tracks]
+    assert sorted(journals) == sorted(newest)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS])
