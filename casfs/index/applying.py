@@ -1,4 +1,4 @@
-"""Turns the records of one journal into rows. Whoever calls holds the transaction.
+"""Adds prepared rows of one journal to the index. Whoever calls holds the transaction.
 
 What a track gets is nearly always new, so a batch is inserted at once; only a batch in which some
 record meets another of its identity, or one that is there already, is gone through one by one.
@@ -11,21 +11,18 @@ import sqlite3
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Struct
 
-from casfs.digest import parse_digest
-from casfs.index.extents import EXTENT_COLUMNS, Member, extent_row, members_of, pack_members
-from casfs.manifests.plausible import check_run, check_sequence
-from casfs.manifests.record import GroupRecord, Record, RunRecord
-from casfs.timestamps import HOUR, parse_time
+from casfs.index.expiring import ExpiredHours
+from casfs.index.extents import EXTENT_COLUMNS, extent_row
+from casfs.timestamps import HOUR
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from casfs.index.expiring import ExpiredHours
+    from casfs.index.preparing import Prepared, PreparedRow
 
-_INSERT = f"insert into groups values ({', '.join('?' * 18)})"
+_BEFORE_CURRENT = 9  # columns of "groups" between journal and current
 
 
 class Standing(Struct, frozen=True):
@@ -58,110 +55,92 @@ def standing(
     return found
 
 
-class _Row(Struct, frozen=True, gc=False):
-    """A row of "groups", in the order of its columns."""
-
-    number: int
-    n: int
-    journal: int
-    epoch: int
-    sequence: int
-    hash: bytes
-    offset: int
-    size: int
-    received_start: int
-    received_end: int
-    complete: bool
-    init: bytes | None
-    current: bool
-    expired: bool
-    groups: int
-    last_sequence: int
-    last_start: int
-    members: bytes | None
-
-    @property
-    def shown(self) -> bool:
-        return self.current and not self.expired
-
-
 class JournalRows:
-    """Adds records of the journal with this id. ``below`` finds what stands in an index below.
+    """Adds rows to the journal with this id, which is that of a track (None: of a broadcast).
 
-    ``expired`` says what expiries name.
+    ``below``: the index that this one overlays. It knows what expired, too.
     """
 
     def __init__(
         self,
         connection: sqlite3.Connection,
         journal: int,
-        below: Callable[[Record, int, int, int], dict[int, Standing]] | None,
-        expired: ExpiredHours,
+        track: str | None,
+        *,
+        below: sqlite3.Connection | None,
     ) -> None:
         self._connection = connection
         self._journal = journal
+        self._track = track
         self._below = below
-        self._expired = expired
+        self._expired = ExpiredHours(below or connection)
         self.hides = False
         """Whether a record of the index below was superseded."""
 
-    def add(self, records: Sequence[Record]) -> None:
+    def add(self, prepared: Prepared) -> None:
         """Add them, in their order.
 
-        Raises sqlite3.Error; ValueError, OverflowError if one cannot be meant so.
+        Raises sqlite3.Error; OverflowError if a number is none that a record can mean.
         """
-        groups: list[GroupRecord | RunRecord] = []
-        for record in records:
-            if isinstance(record, GroupRecord):
-                groups.append(record)
-            elif isinstance(record, RunRecord):
-                check_run(record)
-                groups.append(record)
-            else:
-                self._add_event(record)
-        if groups and not self._add_new(groups):
-            for group in groups:
-                self._add_one(group)
         self._connection.executemany(
-            "insert into blocks values (?, ?, ?) on conflict do nothing",
-            [
-                (bytes.fromhex(group.hash), self._journal, _packed(group.blocks))
-                for group in groups
-                if isinstance(group, GroupRecord) and group.blocks
-            ],
+            f"insert into events values (?, ?, {self._journal}, ?, ?, ?) on conflict do nothing",
+            prepared.events,
+        )
+        if prepared.rows and not self._add_new(prepared.rows):
+            for row in prepared.rows:
+                self._add_one(row)
+        self._connection.executemany(
+            f"insert into blocks values (?, {self._journal}, ?) on conflict do nothing",
+            prepared.blocks,
         )
 
-    def _add_new(self, groups: Sequence[GroupRecord | RunRecord]) -> bool:
+    def _add_new(self, rows: Sequence[PreparedRow]) -> bool:
         """Add groups of which nothing is known yet; return False, with nothing done, if it is."""
-        if self._below is not None:
+        if self._below is not None or self._meets_a_run(rows):
             return False
-        rows = [
-            self._group_row(group)
-            if isinstance(group, GroupRecord)
-            else self._row(group, members_of(group), current=True)
-            for group in groups
-        ]
-        if self._meets_a_run(rows):
-            return False
+        living, expired = self._told_apart(rows)
         self._connection.execute("savepoint new_groups")
         try:
-            self._connection.executemany(_INSERT, map(msgspec.structs.astuple, rows))
+            self._connection.executemany(self._insert(current=True, expired=False), living)
+            self._connection.executemany(self._insert(current=True, expired=True), expired)
         except sqlite3.IntegrityError:
             self._connection.execute("rollback to new_groups")
             return False
         finally:
             self._connection.execute("release new_groups")
-        shown = [row for row in rows if row.shown]
         hours: Counter[int] = Counter()
-        for row in shown:
+        size = 0
+        for row in living:
             hours[row.received_start // HOUR] += row.groups
+            size += row.size
         for hour, count in hours.items():
             self._count_hour(hour, count)
-        self._count(sum(row.groups for row in shown), sum(row.size for row in shown))
-        self._widen(rows)
+        self._count(hours.total(), size)
+        self._widen(rows, living)
         return True
 
-    def _meets_a_run(self, rows: Sequence[_Row]) -> bool:
+    def _told_apart(
+        self, rows: Sequence[PreparedRow]
+    ) -> tuple[Sequence[PreparedRow], Sequence[PreparedRow]]:
+        """Return the rows that are not expired, and those that are."""
+        hours = {(row.number, row.received_start // HOUR) for row in rows}
+        lowest = min(row.n for row in rows)
+        if all(self._expired.hour(*hour).through < lowest for hour in hours):
+            return rows, ()
+        expired = [row for row in rows if self._is_expired(row)]
+        return [row for row in rows if not self._is_expired(row)], expired
+
+    def _is_expired(self, row: PreparedRow) -> bool:
+        return self._expired.name(row.number, row.received_start // HOUR, row.n)
+
+    def _insert(self, *, current: bool, expired: bool) -> str:
+        before = ", ".join("?" * _BEFORE_CURRENT)
+        return (
+            f"insert into groups values (?, ?, {self._journal}, {before}, {current:d},"
+            f" {expired:d}, ?, ?, ?, ?)"
+        )
+
+    def _meets_a_run(self, rows: Sequence[PreparedRow]) -> bool:
         """Say whether a run may hold a sequence that another row holds: no constraint would tell.
 
         Rows that lie across each other without sharing one are taken for meeting, too.
@@ -186,9 +165,12 @@ class JournalRows:
                 return True
         return False
 
-    def _add_one(self, record: GroupRecord | RunRecord) -> None:
-        members = members_of(record)
-        found = self._standing(record, members)
+    def _add_one(self, row: PreparedRow) -> None:
+        members = row.taken_apart()
+        place = (row.epoch, row.sequence, row.last_sequence)
+        found = standing(self._connection, self._journal, *place)
+        if self._below is not None:
+            found = self._standing_below(self._below, row) | found
         stands: list[bool] = []
         for member in members:
             before = found.get(member.sequence)
@@ -197,26 +179,25 @@ class JournalRows:
             stands.append(before is None or not (before.complete or before.n >= member.n))
             if before is not None and stands[-1]:
                 self._supersede(before)
-        rows: list[_Row] = []
-        at = 0
-        for current, part in itertools.groupby(stands):
-            count = len(list(part))
-            rows.append(self._row(record, members[at : at + count], current=current))
-            at += count
-        for row in rows:
-            values = msgspec.structs.astuple(row)
-            self._connection.execute(f"{_INSERT} on conflict do nothing", values)
-            if row.shown:
-                self._count_hour(row.received_start // HOUR, row.groups)
-                self._count(row.groups, row.size)
-        self._widen(rows)
+        parts: list[PreparedRow] = []
+        for current, stretch in itertools.groupby(range(len(members)), stands.__getitem__):
+            part = row.of([members[at] for at in stretch])
+            expired = self._is_expired(part)
+            insert = self._insert(current=current, expired=expired)
+            self._connection.execute(f"{insert} on conflict do nothing", part)
+            parts.append(part)
+            if current and not expired:
+                self._count_hour(part.received_start // HOUR, part.groups)
+                self._count(part.groups, part.size)
+        self._widen(parts, [part for part in parts if not self._is_expired(part)])
 
-    def _standing(
-        self, record: GroupRecord | RunRecord, members: Sequence[Member]
-    ) -> dict[int, Standing]:
-        place = (record.epoch, members[0].sequence, members[-1].sequence)
-        found = standing(self._connection, self._journal, *place)
-        return found if self._below is None else self._below(record, *place) | found
+    def _standing_below(self, below: sqlite3.Connection, row: PreparedRow) -> dict[int, Standing]:
+        journal = below.execute(
+            "select id from journals where number = ? and track = ?", (row.number, self._track)
+        ).fetchone()
+        if journal is None:
+            return {}
+        return standing(below, journal[0], row.epoch, row.sequence, row.last_sequence)
 
     def _supersede(self, before: Standing) -> None:
         cursor = self._connection.execute(
@@ -246,13 +227,12 @@ class JournalRows:
             (self._journal, hour, groups),
         )
 
-    def _widen(self, rows: Sequence[_Row]) -> None:
+    def _widen(self, rows: Sequence[PreparedRow], living: Sequence[PreparedRow]) -> None:
         span = max(row.last_sequence - row.sequence for row in rows)
         if span:
             self._connection.execute(
                 "update journals set span = max(span, ?) where id = ?", (span, self._journal)
             )
-        living = [row for row in rows if not row.expired]
         if not living:
             return
         self._connection.execute(
@@ -264,71 +244,3 @@ class JournalRows:
                 self._journal,
             ),
         )
-
-    def _row(
-        self, record: GroupRecord | RunRecord, members: Sequence[Member], *, current: bool
-    ) -> _Row:
-        """Return the row of some groups of a record that lie one behind another."""
-        received_start = min(member.received_start for member in members)
-        return _Row(
-            record.number,
-            members[-1].n,
-            self._journal,
-            record.epoch,
-            members[0].sequence,
-            bytes.fromhex(record.hash),
-            members[0].offset,
-            sum(member.size for member in members),
-            received_start,
-            max(member.received_end for member in members),
-            not isinstance(record, GroupRecord) or record.complete,
-            bytes.fromhex(record.init) if record.init is not None else None,
-            current,
-            self._expired.name(record.number, received_start // HOUR, members[-1].n),
-            len(members),
-            members[-1].sequence,
-            max(member.received_start for member in members),
-            None if isinstance(record, GroupRecord) else pack_members(members),
-        )
-
-    def _group_row(self, record: GroupRecord) -> _Row:
-        """Return what `_row` would, for the record that nearly every line is."""
-        sequence = check_sequence(int(record.sequence))
-        start = parse_time(record.received_start)
-        return _Row(
-            record.number,
-            record.n,
-            self._journal,
-            record.epoch,
-            sequence,
-            bytes.fromhex(record.hash),
-            record.offset,
-            record.size,
-            start,
-            parse_time(record.received_end),
-            record.complete,
-            bytes.fromhex(record.init) if record.init is not None else None,
-            True,
-            self._expired.name(record.number, start // HOUR, record.n),
-            1,
-            sequence,
-            start,
-            None,
-        )
-
-    def _add_event(self, record: Record) -> None:
-        self._connection.execute(
-            "insert into events values (?, ?, ?, ?, ?, ?) on conflict do nothing",
-            (
-                record.number,
-                record.n,
-                self._journal,
-                record.__struct_config__.tag,
-                parse_time(record.time),
-                msgspec.json.encode(record).decode(),
-            ),
-        )
-
-
-def _packed(blocks: Sequence[str]) -> bytes:
-    return bytes.fromhex("".join(map(parse_digest, blocks)))

@@ -16,7 +16,6 @@ from msgspec import Struct
 
 from casfs.digest import Digest
 from casfs.index.rows import BroadcastRow, GroupRow
-from casfs.manifests.record import GroupRecord
 from casfs.manifests.runs import first_number
 from casfs.timestamps import parse_time
 
@@ -73,13 +72,28 @@ def pack_members(members: Sequence[Member]) -> bytes:
     )
 
 
-def members_of(record: GroupRecord | RunRecord) -> list[Member]:
-    """Return the groups of a record, in the order of their commit numbers."""
+def unpack_members(
+    packed: bytes, n: int, sequence: int, offset: int, received_start: int
+) -> list[Member]:
+    """Return what `pack_members` packed: of an extent whose first group is ``n`` and so on."""
+    columns = _DECODER.decode(packed)
+    members: list[Member] = []
+    for at, size in enumerate(columns.sizes):
+        sequence += columns.steps[at]
+        members.append(
+            Member(
+                *(n + at, sequence, offset, size),
+                *(received_start + columns.starts[at], received_start + columns.ends[at]),
+                columns.digests[at * _DIGEST_BYTES : (at + 1) * _DIGEST_BYTES],
+            )
+        )
+        offset += size
+    return members
+
+
+def members_of(record: RunRecord) -> list[Member]:
+    """Return the groups of a run, in the order of their commit numbers."""
     start = parse_time(record.received_start)
-    if isinstance(record, GroupRecord):
-        end = parse_time(record.received_end)
-        place = (record.offset, record.size)
-        return [Member(record.n, int(record.sequence), *place, start, end, b"")]
     members: list[Member] = []
     n, offset = first_number(record), record.offset
     for at, size in enumerate(record.sizes):

@@ -19,9 +19,10 @@ from msgspec import Struct
 
 from casfs.digest import Digest
 from casfs.index import sequences
-from casfs.index.applying import JournalRows, Standing, standing
-from casfs.index.expiring import ExpiredHours, apply_expiries, forget_expiries
+from casfs.index.applying import JournalRows
+from casfs.index.expiring import apply_expiries, forget_expiries
 from casfs.index.extents import EXTENT_COLUMNS, ExtentRow, extent_row
+from casfs.index.preparing import origin_of, prepare
 from casfs.index.replacement import replacement_lock
 from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary
 from casfs.index.schema import SCHEMA_VERSION, create_tables
@@ -31,6 +32,7 @@ from casfs.timestamps import HOUR
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from casfs.index.preparing import Origin, Prepared
     from casfs.manifests.layout import JournalPlace
 
 IndexFault = sqlite3.Error
@@ -244,35 +246,54 @@ class Index:
         applied, if a record is not `casfs.manifests.plausible`.
         """
         known = [line.record for line in lines if isinstance(line.record, Record)]
+        if not place.of_expiries:
+            return self.apply_prepared(place, prepare(known), position, since=since, below=below)
+        with self._applying(
+            place, origin_of(known[0]) if known else None, position, since, below
+        ) as journal:
+            if journal is not None:
+                apply_expiries(self._connection, known)
+        return journal is not None
+
+    def apply_prepared(
+        self,
+        place: JournalPlace,
+        prepared: Prepared,
+        position: Position,
+        *,
+        since: Position | None,
+        below: Index | None = None,
+    ) -> bool:
+        """Do what `apply` does, for what was prepared of the lines of a track or a broadcast."""
+        with self._applying(place, prepared.origin, position, since, below) as journal:
+            if journal is not None:
+                track = prepared.origin.track if prepared.origin is not None else None
+                base = None if below is None else below._connection  # noqa: SLF001  the same class
+                rows = JournalRows(self._connection, journal, track, below=base)
+                rows.add(prepared)
+                self._hides_any |= rows.hides
+        return journal is not None
+
+    @contextlib.contextmanager
+    def _applying(
+        self,
+        place: JournalPlace,
+        origin: Origin | None,
+        position: Position,
+        since: Position | None,
+        below: Index | None,
+    ) -> Iterator[int | None]:
+        """Move a journal on to ``position`` with what the block does to it, or None if it moved."""
         connection = self._connection
         connection.execute("begin immediate")
         with connection:
-            if below is None and self.position(place) != since:
-                return False
-            journal = self._journal(place, known[0] if known else None)
-            if journal is None:
-                return False
-            if place.of_expiries:
-                apply_expiries(connection, known)
-            else:
-                self._hides_any |= self._add_records(journal, known, below)
+            moved = below is None and self.position(place) != since
+            journal = None if moved else self._journal(place, origin)
+            yield journal
             connection.execute(
                 "update journals set segment = ?, offset = ?, hash = ? where id = ?",
                 (position.segment, position.offset, position.hash, journal),
             )
-        return True
-
-    def _add_records(self, journal: int, records: Sequence[Record], below: Index | None) -> bool:
-        """Add what a track or a broadcast tells; return whether it hides what is ``below``."""
-        base = below or self
-        rows = JournalRows(
-            self._connection,
-            journal,
-            None if below is None else below._standing,  # noqa: SLF001  the same class
-            ExpiredHours(base._connection),  # noqa: SLF001  the same class
-        )
-        rows.add(records)
-        return rows.hides
 
     def forget(self, place: JournalPlace) -> None:
         """Drop everything of one journal, so that it is applied anew."""
@@ -287,16 +308,16 @@ class Index:
                     connection.execute(f"delete from {table} where journal = ?", row)
                 connection.execute("delete from journals where id = ?", row)
 
-    def _journal(self, place: JournalPlace, record: Record | None) -> int | None:
+    def _journal(self, place: JournalPlace, origin: Origin | None) -> int | None:
         row = self._one("select id from journals where place = ?", (str(place),))
         if row is not None:
             return int(row[0])
-        if record is None:
+        if origin is None:
             return None
         cursor = self._connection.execute(
             "insert into journals (place, number, broadcast, track, first_n, segment, offset, hash)"
             " values (?, ?, ?, ?, ?, '', 0, '')",
-            (str(place), record.number, record.broadcast, record.track, record.n),
+            (str(place), *origin),
         )
         return cursor.lastrowid
 
@@ -456,12 +477,6 @@ class Index:
         if not self._hides_any:  # asked for every row of a listing
             return False
         return self._one("select 1 from hidden where number = ? and n = ?", (number, n)) is not None
-
-    def _standing(self, record: Record, epoch: int, first: int, last: int) -> dict[int, Standing]:
-        row = self._one(
-            "select id from journals where number = ? and track = ?", (record.number, record.track)
-        )
-        return standing(self._connection, row[0], epoch, first, last) if row is not None else {}
 
     def _one(self, query: str, values: Sequence[object]) -> Any:  # noqa: ANN401  a row of SQLite
         return self._connection.execute(query, values).fetchone()

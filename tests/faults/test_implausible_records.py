@@ -12,6 +12,7 @@ import pytest
 from casfs.archive import Run
 from casfs.collect import collect
 from casfs.errors import UnsupportedFormatError
+from casfs.index import ahead
 from casfs.index.mirror import rebuild
 from casfs.manifests.plausible import check_sequence, implausible
 from casfs.manifests.record import GroupRecord, Record, encode_line
@@ -121,7 +122,10 @@ def prepare(archive: Archive, *odd: dict[str, object]) -> list[Known]:
 
 @pytest.mark.parametrize("odd", ODD, ids=str)
 def test_an_implausible_line_is_left_out_and_the_rest_is_indexed(
-    archive: Archive, caplog: pytest.LogCaptureFixture, odd: dict[str, object]
+    archive: Archive,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    odd: dict[str, object],
 ) -> None:
     expected = prepare(archive, odd)
     assert contents(archive, index=False) == expected
@@ -134,6 +138,14 @@ def test_an_implausible_line_is_left_out_and_the_rest_is_indexed(
     assert [record.message.count("leaves out") for record in caplog.records] == [1]
     assert contents(archive) == expected
     rebuild(archive.index_path, archive.roots.manifests, archive.store_id)
+    assert contents(archive) == expected
+    # What another process reads ahead of a rebuild is told of just so.
+    monkeypatch.setattr(ahead, "_WORTHWHILE_BYTES", 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        rebuild(archive.index_path, archive.roots.manifests, archive.store_id)
+    assert [record.message.count("leaves out") for record in caplog.records] == [1]
     assert contents(archive) == expected
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from casfs.digest import digest_of
 from casfs.expiries import ExpiryWriter, lock_expiries
 from casfs.groups import runs_of
+from casfs.index import ahead
 from casfs.index.index import Index
-from casfs.index.mirror import catch_up, catch_up_journal
+from casfs.index.mirror import catch_up, catch_up_journal, rebuild
 from casfs.index.reader import Reader
 from casfs.index.rows import BroadcastRow
 from casfs.manifests.expiry import NOTHING_EXPIRED, ExpiredHour
@@ -137,6 +140,13 @@ def test_rebuilt_followed_and_overlaid_indexes_agree(
         for place in reversed(list(all_journals(root))):
             catch_up_journal(overlay, root, place, sync=False)
         assert answers(overlay) == expected
+        # And by a process that reads ahead.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ahead, "_WORTHWHILE_BYTES", 0)
+            patch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+            rebuild(archive.index_path, root, archive.store_id)
+        rebuilt = Index.open_for_reading(archive.index_path, archive.store_id)
+        assert answers(stack.enter_context(contextlib.closing(rebuilt))) == expected
 
 
 @settings(deadline=None, max_examples=30)
