@@ -20,19 +20,11 @@ def state_of_no_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
 
 
-@pytest.fixture(
-    params=[
-        "aioquic",
-        pytest.param(
-            "qh3",
-            marks=pytest.mark.skipif(
-                find_spec("qh3") is None, reason="the extra `fast` (qh3) is not installed"
-            ),
-        ),
-    ]
-)
+@pytest.fixture(params=["aioquic", "qh3"])
 def quic_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run the test with each QUIC library as the only one that is there."""
     name: str = request.param
+    if find_spec(name) is None:
+        pytest.skip(f"{name} is not installed (the extra `fast`)")
     monkeypatch.setattr("ingest.backends.choice.available_backends", lambda: (name,))
     return name

@@ -53,8 +53,13 @@ def test_a_relay_without_broadcasts_has_an_empty_list(
     assert (outcome.code, outcome.out, outcome.err) == (0, b"", "")
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("protocol", "number"),
+    [
+        *((protocol, signal.SIGTERM) for protocol in PROTOCOLS),
+        (next(iter(PROTOCOLS)), signal.SIGINT),
+    ],
+)
 def test_what_comes_and_goes_is_followed_until_a_signal(
     protocol: str,
     number: signal.Signals,

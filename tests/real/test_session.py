@@ -43,6 +43,16 @@ _AUDIO = "audio0.m4s"
 _PROTOCOLS = ["moq-lite-05", "moq-lite-06", "moq-lite-04", "moqt-18", "moqt-16", "moqt-14"]
 _PATIENCE = 60
 
+# What the protocols ask of a QUIC library is the same: one of each family is enough for the slower.
+every_protocol = pytest.mark.parametrize(
+    ("quic_backend", "protocol"),
+    [
+        *(("qh3", protocol) for protocol in _PROTOCOLS),
+        *(("aioquic", protocol) for protocol in ("moq-lite-05", "moqt-18")),
+    ],
+    indirect=["quic_backend"],
+)
+
 
 def _options(protocol: str = _PROTOCOLS[0]) -> SessionOptions:
     return SessionOptions(protocols=(protocol,))
@@ -92,7 +102,7 @@ async def _until_over(session: Session) -> tuple[list[Event], RelayError]:
             return events, error
 
 
-@pytest.mark.parametrize("protocol", _PROTOCOLS)
+@every_protocol
 async def test_every_group_arrives_byte_for_byte(
     protocol: str, relay: Relay, publisher: Publisher, tls: TlsOptions
 ) -> None:
@@ -122,7 +132,7 @@ async def test_every_group_arrives_byte_for_byte(
         assert group.received_start <= group.received_end
 
 
-@pytest.mark.parametrize("protocol", _PROTOCOLS)
+@every_protocol
 async def test_several_tracks_of_several_broadcasts_do_not_mix(
     protocol: str, relay: Relay, publisher: Publisher, tls: TlsOptions
 ) -> None:
@@ -162,7 +172,7 @@ async def test_timestamps_arrive_in_the_tracks_timescale(
     assert accepted.timescale == 1_000_000
 
 
-@pytest.mark.parametrize("protocol", _PROTOCOLS)
+@every_protocol
 async def test_an_aborted_group_comes_as_far_as_it_came(
     protocol: str, relay: Relay, publisher: Publisher, tls: TlsOptions
 ) -> None:
@@ -197,7 +207,7 @@ async def test_a_group_that_stays_open_can_be_looked_at(
     assert (group.frames, group.complete) == ((b"first", b"second"), True)
 
 
-@pytest.mark.parametrize("protocol", _PROTOCOLS)
+@every_protocol
 async def test_a_track_that_does_not_exist_is_refused_and_no_more(
     protocol: str, relay: Relay, publisher: Publisher, tls: TlsOptions
 ) -> None:
@@ -211,7 +221,7 @@ async def test_a_track_that_does_not_exist_is_refused_and_no_more(
         await _groups(session, 1)
 
 
-@pytest.mark.parametrize("protocol", _PROTOCOLS)
+@every_protocol
 async def test_the_end_of_track_and_broadcast_is_told(
     protocol: str, relay: Relay, publisher: Publisher, tls: TlsOptions
 ) -> None:
@@ -229,7 +239,7 @@ async def test_the_end_of_track_and_broadcast_is_told(
     assert BroadcastEnded(_TV) in ended
 
 
-@pytest.mark.parametrize("protocol", _PROTOCOLS)
+@every_protocol
 async def test_a_publisher_that_begins_anew_has_ended_and_is_announced_again(
     protocol: str, relay: Relay, publisher: Publisher, tls: TlsOptions
 ) -> None:
