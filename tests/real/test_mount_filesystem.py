@@ -674,8 +674,8 @@ def test_files_opened_and_closed_leave_no_descriptor_behind(
         for path in paths:
             with path.open("rb") as file:
                 file.read(1)
-    # The kernel tells of a close after it has happened. Objects stay open for the next reader, those
-    # that are read ahead too, but each of them once.
+    # The kernel tells of a close after it has happened. Objects stay open for the next reader, also
+    # those that are read ahead, but each of them once.
     most = before + len(video_groups(archive))
     assert most < before + 300
     assert eventually(lambda: len(list(descriptors.iterdir())) <= most)
