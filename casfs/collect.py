@@ -2,9 +2,10 @@
 
 The protocol, each step of which may be the last before a crash:
 
-1. refused unless every place that the CAS root remembers can be reached in the manifests and every
-   line of them is sound and understood: a lost line may be the one that needs an object
-   (`casfs.survey`; who accepts damage by its name has what it may concern left alone);
+1. what expired is made durable, for the objects go by it. Refused unless every place that the CAS
+   root remembers can be reached in the manifests and every line of them is sound and understood: a
+   lost line may be the one that needs an object (`casfs.survey`; who accepts damage by its name has
+   what it may concern left alone);
 2. shard by shard, under its exclusive lock: the tails of all manifests are read, and an object that
    no living record of any broadcast needs is renamed into the trash. A writer holds the same lock,
    shared, from its look for an object until its line is durable, so there is nothing in between;
@@ -33,7 +34,7 @@ from casfs.errors import (
     storage_error,
 )
 from casfs.expire import disk_space, refresh_index
-from casfs.expiries import ExpiryWriter, lock_expiries
+from casfs.expiries import ExpiryWriter, lock_expiries, make_expiries_durable
 from casfs.index.expiring import (
     expired_objects,
     hours_naming,
@@ -81,7 +82,8 @@ class Collection(Struct, frozen=True):
     waiting: Amount
     """Still in the trash."""
     needed: int
-    """Objects in the trash that a record needs and the store lacks: never deleted."""
+    """Objects in the trash that a record needs and the store lacks, or has damaged: never
+    deleted."""
     protected: int
     """Objects that stay since a line that was lost to accepted damage may need them."""
 
@@ -135,6 +137,7 @@ def collect(
     with contextlib.ExitStack() as held:
         if act:
             held.enter_context(lock_expiries(archive.roots))
+            make_expiries_durable(archive)
         survey = held.enter_context(Survey(archive, strict=True, accept=accept))
         survey.check_accepted()
         if orphans and not survey.index.broadcasts():
@@ -229,7 +232,7 @@ class _Collector:
             elif item.digest in self._protected:
                 self._waiting.add(item.size)
                 self._left.add(item.digest)
-            elif is_needed(self._survey.index, item.digest) and not self._stored(item.digest):
+            elif is_needed(self._survey.index, item.digest) and not self._safe(item.digest):
                 self._waiting.add(item.size)
                 self._needed += 1
             else:
@@ -293,6 +296,18 @@ class _Collector:
             sync_directory(self._bag)
             os.fsync(descriptor)
 
+    def _safe(self, digest: Digest) -> bool:
+        """Say whether the store has it sound, and would after a power cut; raises OSError."""
+        try:
+            if self._archive.objects.check(digest) is not None:
+                return False
+        except ObjectNotFoundError:
+            return False
+        if self._act:
+            # Whoever put it there may not have come to that yet.
+            sync_directory(os.path.dirname(self._archive.objects.path(digest)))
+        return True
+
     def _stored(self, digest: Digest) -> bool:
         return os.path.lexists(self._archive.objects.path(digest))
 
@@ -348,6 +363,10 @@ class _Restorer:
         """Say whether an object is in the store, or could be put back from the trash."""
         stored = self._archive.objects.path(digest)
         if os.path.lexists(stored):
+            if self._act:
+                # Whoever put it there, or restored it, may have died before its name was durable.
+                sync_directory(os.path.dirname(stored))
+                check_alive(stored)
             return True
         paths = self._trash.get(digest, [])
         if not self._act:

@@ -134,6 +134,21 @@ def test_no_silent_delete_of_what_a_record_needs_even_from_the_trash(archive: Ar
     assert in_trash(archive) == names(OLD)
 
 
+def test_no_silent_delete_from_the_trash_of_the_only_sound_copy(archive: Archive) -> None:
+    expire_all(archive)
+    collect_all(archive)
+    assert in_trash(archive) == names(OLD)
+    with archive.writer("other", clock=Clock(LATER)) as writer:
+        writer.commit([hour_group(0, OLD, sequence=2)])
+    path = archive.objects.path(digest_of(OLD))
+    flip_bit(path, 0)
+    assert collect_all(archive, now=LATER + 30 * DAY).needed == 1
+    assert in_trash(archive) == names(OLD)
+    flip_bit(path, 0)
+    assert collect_all(archive, now=LATER + 30 * DAY).needed == 0
+    assert in_trash(archive) == set(), "there is a sound one in the store"
+
+
 def test_no_silent_delete_of_an_init_that_media_needs(tmp_path: Path) -> None:
     archive = make_archive(tmp_path)
     init, other = b"init", b"other init"
