@@ -224,6 +224,26 @@ class Reader:
             ),
         )
 
+    def successors(
+        self, track: TrackRow, epoch: int, sequence: int, most: int
+    ) -> Sequence[ExtentRow]:
+        """Return extents one behind the other, as `casfs.index.lookup.Lookup` says."""
+
+        def successors(indexes: Sequence[Index]) -> Sequence[ExtentRow]:
+            found: list[ExtentRow] = []
+            last = sequence
+            while len(found) < most:
+                extent = _first(
+                    index.extent_of(track, epoch, last + 1) for index in reversed(indexes)
+                )
+                if extent is None or extent.last_sequence <= last:
+                    break
+                found.append(extent)
+                last = extent.last_sequence
+            return found
+
+        return self._ask_track(track, successors)
+
     def referencing(self, digest: Digest) -> Iterator[GroupRow]:
         """Yield every group whose payload lies in this object."""
         yield from self._ask(

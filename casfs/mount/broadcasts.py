@@ -37,6 +37,7 @@ from casfs.mount.tree import (
     Attributes,
     Directory,
     Entry,
+    Following,
     Kind,
     Link,
     Listed,
@@ -75,18 +76,21 @@ class BroadcastsView:
         group = self._lookup.extent(number, n)
         return None if group is None or group.n != n else GroupFile(group)
 
-    def following(self, file: StoredFile, most: int) -> Sequence[GroupFile]:
+    def following(self, file: StoredFile, most: int) -> Sequence[Following]:
         """Return the files of the track's next sequence numbers, until one is missing."""
         if not isinstance(file, GroupFile):
             return ()
-        group, found = file.group, list[GroupFile]()
+        group = file.group
         track = self._lookup.track(group.broadcast.name, group.track)
-        while track is not None and len(found) < most:
-            after = self._lookup.extent_of(track, group.epoch, group.last_sequence + 1)
-            if after is None or after.last_sequence <= group.last_sequence:
-                break
-            group = after
-            found.append(GroupFile(after))
+        if track is None:
+            return ()
+        hour = group.received_start // HOUR
+        found: list[Following] = []
+        for after in self._lookup.successors(track, group.epoch, group.last_sequence, most):
+            is_near = after.received_start // HOUR == hour
+            found.append(
+                Following(GroupFile(after), str(group_file_name(after)) if is_near else None)
+            )
         return found
 
 

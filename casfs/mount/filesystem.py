@@ -34,6 +34,7 @@ from casfs.mount.openfiles import OpenBytes, OpenFiles
 from casfs.mount.opening import ObjectOpener
 from casfs.mount.openlistings import OpenListing
 from casfs.mount.prefetch import Prefetcher
+from casfs.mount.recent import Place, RecentFiles
 from casfs.mount.status import Counters
 from casfs.mount.tree import (
     Attributes,
@@ -135,7 +136,8 @@ class Filesystem(pyfuse3.Operations):
         self._workers = Workers()
         self._opener = ObjectOpener(view, self._counters, self._workers, verification)
         self._objects = SharedObjects(self._opener, view.objects, self._workers)
-        self._prefetcher = Prefetcher(self._tree, self._opener, self._workers)
+        self._recent = RecentFiles(time.monotonic)
+        self._prefetcher = Prefetcher(self._tree, self._opener, self._workers, self._recent)
         self._files = OpenFiles()
         self._listings: dict[int, OpenListing] = {}
         self._last_listing = 0
@@ -169,12 +171,15 @@ class Filesystem(pyfuse3.Operations):
         self, parent_inode: pyfuse3.InodeT, name: bytes, _ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Return the child's attributes, and count the reference that the kernel takes."""
-        directory = await self._prepared(await self._directory(parent_inode))
         try:
-            text = name.decode("ascii")
+            place = Place(parent_inode, name.decode("ascii"))
         except UnicodeDecodeError:
             raise pyfuse3.FUSEError(errno.ENOENT) from None
-        node, attributes = await self._workers.ask(_child_with_attributes, directory, text)
+        known = self._recent.at(place)
+        if known is not None:
+            return self._entry(known.attributes())
+        directory = await self._prepared(await self._directory(parent_inode))
+        node, attributes = await self._workers.ask(_child_with_attributes, directory, place.name)
         if node is None:
             raise pyfuse3.FUSEError(errno.ENOENT)
         if not self._table.admits(node):
@@ -186,6 +191,8 @@ class Filesystem(pyfuse3.Operations):
             await self._prepared(node)
             attributes = await self._workers.ask(node.attributes)
         assert attributes is not None
+        if isinstance(node, StoredFile):
+            self._recent.note(node, place)
         self._table.reference(node)
         return self._entry(attributes)
 
@@ -345,13 +352,18 @@ class Filesystem(pyfuse3.Operations):
 
     async def _node(self, inode: int) -> Node:
         """Return the node with this number; ESTALE makes the kernel look its path up again."""
-        node: Node | None = self._table.get(inode) or self._files.node(inode)
+        node: Node | None = (
+            self._table.get(inode) or self._files.node(inode) or self._recent.numbered(inode)
+        )
+        if node is not None:
+            return node
         family = family_of(inode)
-        if node is None and family not in {None, Family.PATH}:
-            node = await self._workers.ask(self._tree.resolve, family, inode)
-        if node is None:
-            raise pyfuse3.FUSEError(errno.ESTALE)
-        return node
+        if family not in {None, Family.PATH}:
+            found = await self._workers.ask(self._tree.resolve, family, inode)
+            if found is not None:
+                self._recent.note(found)
+                return found
+        raise pyfuse3.FUSEError(errno.ESTALE)
 
     async def _directory(self, inode: int) -> Directory:
         node = await self._node(inode)

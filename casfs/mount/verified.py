@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from casfs.digest import BLOCK_BYTES
-from casfs.errors import DamagedObjectError, storage_error
+from casfs.errors import CasfsError, DamagedObjectError, storage_error
 from casfs.objects.local import hash_descriptor
 
 if TYPE_CHECKING:
@@ -200,6 +200,20 @@ class VerifiedObjects:
             kept.last_use = now
             self._kept.move_to_end(wanted.digest)
             return OpenedObject(os.dup(kept.descriptor), hashed=False)
+
+    def announce(self, wanted: ObjectRange) -> None:
+        """Have the disk begin to read what will be opened in a moment. Raises nothing."""
+        try:
+            descriptor = self._store.open(wanted.digest)
+        except CasfsError:
+            return
+        try:
+            size = min(wanted.size, BLOCK_BYTES)
+            os.posix_fadvise(descriptor, wanted.offset, size, os.POSIX_FADV_WILLNEED)
+        except OSError:
+            return
+        finally:
+            os.close(descriptor)
 
     def _may_be_believed(self, file: FileIdentity, now: float) -> bool:
         return self._verification is Verification.NEVER or self._sound.recall(file, now)

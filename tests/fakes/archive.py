@@ -145,6 +145,18 @@ class MemoryLookup:
         found = self.find(track, epoch, sequence)
         return None if found is None else alone(found)
 
+    def successors(
+        self, track: TrackRow, epoch: int, sequence: int, most: int
+    ) -> Sequence[ExtentRow]:
+        found: list[ExtentRow] = []
+        while len(found) < most:
+            extent = self.extent_of(track, epoch, sequence + 1)
+            if extent is None:
+                break
+            found.append(extent)
+            sequence = extent.last_sequence
+        return found
+
     def find(self, track: TrackRow, epoch: int, sequence: int) -> GroupRow | None:
         for group in self._current(track):
             if (group.epoch, group.sequence) == (epoch, sequence):

@@ -110,9 +110,12 @@ def _cat(paths: Sequence[str]) -> list[str]:
 
 
 def _in_order(roots: Roots) -> tuple[list[str], list[str]]:
-    """Return the group files, relative to the mount, and their objects, to the CAS root."""
-    names: list[str] = []
-    objects: list[str] = []
+    """Return the group files, relative to the mount, and their objects, to the CAS root.
+
+    Both are in the order of the files' names, which is that of their sequence numbers: as a shell
+    names them, and as they are played.
+    """
+    found: list[tuple[str, str]] = []
     archive = Archive(roots)
     with contextlib.closing(archive.reader()) as reader:
         track = reader.track(BROADCAST, TRACK)
@@ -120,6 +123,7 @@ def _in_order(roots: Roots) -> tuple[list[str], list[str]]:
         for group in islice(reader.groups(track, 0, 1 << 62), 1_000_000):
             day, hour = divmod(group.received_start // HOUR, HOURS_PER_DAY)
             directory = f"broadcasts/{BROADCAST}/{TRACK}/{format_day(day)}/{format_hour(hour)}"
-            names.append(f"{directory}/{group_file_name(group)}")
-            objects.append(f"objects/blake3/{group.hash[:2]}/{group.hash}.bin")
-    return names, objects
+            name = f"{directory}/{group_file_name(group)}"
+            found.append((name, f"objects/blake3/{group.hash[:2]}/{group.hash}.bin"))
+    found.sort()
+    return [name for name, _ in found], [path for _, path in found]
