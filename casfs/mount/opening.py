@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -19,7 +20,7 @@ from casfs.mount.verified import Verification, VerifiedObjects
 from casfs.timestamps import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from casfs.digest import Digest
     from casfs.mount.status import Counters
@@ -83,31 +84,34 @@ class ObjectOpener:
         self._counters.prefetched += await self._workers.prepare(self._prepare, wanted)
 
     def _prepare(self, wanted: Sequence[tuple[ObjectRange, Sequence[Digest]]]) -> int:
-        """Return how many of them are prepared."""
-        for payload, _ in wanted:
-            self._objects.announce(payload)
-        return sum(self._prepare_one(payload, blocks) for payload, blocks in wanted)
+        """Return how many of them are prepared; the disk is told of all of them first."""
+        announced = []
+        for payload, blocks in wanted:
+            with _passed_over():
+                announced.append((self._objects.announce(payload), payload, blocks))
+        return sum([self._prepare_one(*one) for one in announced])
 
-    def _prepare_one(self, wanted: ObjectRange, blocks: Sequence[Digest]) -> bool:
+    def _prepare_one(self, descriptor: int, wanted: ObjectRange, blocks: Sequence[Digest]) -> bool:
+        """Take over the descriptor of an object and say whether the object is prepared."""
         done = threading.Event()
         if self._preparing.setdefault(wanted.digest, done) is not done:
+            os.close(descriptor)
             return False
         try:
-            opened = self._objects.open(wanted, blocks)
-            try:
-                if opened.blocks is not None:
-                    size = min(wanted.size, BLOCK_BYTES)
-                    for block in opened.blocks.unchecked(wanted.offset, size):
-                        opened.blocks.check(opened.descriptor, block)
-            finally:
-                os.close(opened.descriptor)
-        except CasfsError as error:
-            log.debug("an object was not prepared: %s", error)
-            return False
+            with _passed_over():
+                opened = self._objects.make_sure(descriptor, wanted, blocks)
+                try:
+                    if opened.blocks is not None:
+                        size = min(wanted.size, BLOCK_BYTES)
+                        for block in opened.blocks.unchecked(wanted.offset, size):
+                            opened.blocks.check(descriptor, block)
+                finally:
+                    os.close(descriptor)
+                return True
         finally:
             del self._preparing[wanted.digest]
             done.set()
-        return True
+        return False
 
     def _open(self, wanted: ObjectRange, blocks: Sequence[Digest]) -> OpenedObject:
         """Open an object, after whoever is just reading it ahead."""
@@ -136,3 +140,12 @@ class ObjectOpener:
         if self._counters.refused(damaged, read=read):
             needed = "; ".join(str(group) for group in damaged.groups) or "no group"
             log.warning("refused to serve damaged bytes: %s; needed by: %s", error.message, needed)
+
+
+@contextlib.contextmanager
+def _passed_over() -> Iterator[None]:
+    """Leave it to whoever opens an object to tell what is wrong with it."""
+    try:
+        yield
+    except CasfsError as error:
+        log.debug("an object was not prepared: %s", error)

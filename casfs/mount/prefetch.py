@@ -70,7 +70,7 @@ class Prefetcher:
         """Note that somebody opened this file. Never waits."""
         inode = node.inode
         left = self._left.pop(inode, None)
-        wanted = _is_near(inode, self._opened) if left is None else left <= _LEFT
+        wanted = _is_near(inode, reversed(self._opened)) if left is None else left <= _LEFT
         self._opened.append(inode)
         if (
             wanted
