@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 from casfs.digest import digest_of
 from casfs.mount.filenames import (
     HOURS_PER_DAY,
-    HourNames,
     component_of,
     components_of,
+    file_name_endings,
     format_day,
     format_hour,
     group_file_name,
@@ -263,19 +263,20 @@ class HourDirectory(Directory):
         groups = self._lookup.group_entries(self._track, self._hour, after=after, most=most)
         if not groups:
             return ()
-        names = HourNames(self._track.name, self._hour % HOURS_PER_DAY)
+        endings = file_name_endings(self._track.name)
+        validities = (Validity.BRIEF, Validity.LASTING)
         # Numbers rise with n, so that the highest one vouches for all.
         inode_of_0 = group_inode(self._track.broadcast.number, groups[-1].n) - groups[-1].n
         return [
             Listed(
-                names.name(group.epoch, group.sequence, group.received_start, group.complete),
-                group.n,
+                group.label + endings[group.complete],
+                n := group.n,
                 Attributes(
-                    inode_of_0 + group.n,
+                    inode_of_0 + n,
                     Kind.FILE,
                     group.size,
                     group.received_end,
-                    Validity.LASTING if group.complete else Validity.BRIEF,
+                    validities[group.complete],
                 ),
             )
             for group in groups

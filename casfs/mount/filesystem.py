@@ -66,6 +66,7 @@ _T = TypeVar("_T")
 _N = TypeVar("_N", bound=Node)
 
 _LASTING = 300.0
+_LASTS = Validity.LASTING  # looked up for each entry of a listing
 _KERNEL_SECONDS = {Validity.LASTING: _LASTING, Validity.BRIEF: 0.5, Validity.NONE: 0.0}
 _TYPES = {Kind.DIRECTORY: stat.S_IFDIR, Kind.FILE: stat.S_IFREG, Kind.LINK: stat.S_IFLNK}
 _PERMISSIONS = {Kind.DIRECTORY: 0o555, Kind.FILE: 0o444, Kind.LINK: 0o777}
@@ -288,9 +289,8 @@ class Filesystem(pyfuse3.Operations):
             portion = await listing.behind(after)
             if not portion:
                 return
-            for listed in portion:
-                if not self._give(listed, token):
-                    return
+            if not self._give(portion, token):
+                return
             after = portion[-1].cookie
 
     async def releasedir(self, fh: pyfuse3.FileHandleT) -> None:
@@ -388,6 +388,8 @@ class Filesystem(pyfuse3.Operations):
 
     def _give_dots(self, directory: Directory, start_id: int, token: pyfuse3.ReaddirToken) -> bool:
         """Give ``.`` and ``..``, for which the kernel takes no reference."""
+        if start_id >= _DOT_DOT:
+            return True
         for name, cookie, inode in (
             (b".", _DOT, directory.inode),
             (b"..", _DOT_DOT, directory.parent_inode),
@@ -400,25 +402,30 @@ class Filesystem(pyfuse3.Operations):
                     return False
         return True
 
-    def _give(self, listed: Listed, token: pyfuse3.ReaddirToken) -> bool:
-        node = listed.node
-        if node is not None and not self._table.admits(node):
-            log.warning("two paths share the inode number %d; one stays hidden", node.inode)
-            return True
-        attributes = listed.attributes
-        if attributes.kind is Kind.FILE:
-            # The same object again and again: the reply copies it, and a listing makes many.
-            entry = self._fill(self._listed_file, attributes)
-        else:
-            entry = self._entry(attributes)
-        if not pyfuse3.readdir_reply(token, listed.name.encode(), entry, listed.cookie + _TREE):
-            return False
-        if node is not None:
-            self._table.reference(node)
+    def _give(self, portion: Sequence[Listed], token: pyfuse3.ReaddirToken) -> bool:
+        """Give these entries; return False as soon as the kernel has no more room."""
+        reply, fill, file = pyfuse3.readdir_reply, _fill, self._listed_file
+        for listed in portion:
+            node, attributes = listed.node, listed.attributes
+            if node is None:
+                # The same object again and again: the reply copies it, and a listing makes many.
+                entry = file
+                fill(entry, attributes)
+            elif self._table.admits(node):
+                entry = self._entry(attributes)
+            else:
+                log.warning("two paths share the inode number %d; one stays hidden", node.inode)
+                continue
+            if not reply(token, listed.name.encode(), entry, listed.cookie + _TREE):
+                return False
+            if node is not None:
+                self._table.reference(node)
         return True
 
     def _entry(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
-        return self._fill(self._blank(attributes.kind), attributes)
+        entry = self._blank(attributes.kind)
+        _fill(entry, attributes)
+        return entry
 
     def _blank(self, kind: Kind) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
@@ -429,19 +436,17 @@ class Filesystem(pyfuse3.Operations):
         entry.st_gid = self._gid
         return entry
 
-    def _fill(
-        self, entry: pyfuse3.EntryAttributes, attributes: Attributes
-    ) -> pyfuse3.EntryAttributes:
-        """Set what differs between nodes of one kind."""
-        entry.st_ino = attributes.inode
-        entry.generation = attributes.generation
-        entry.st_size = size = attributes.size
-        entry.st_blocks = -(-size // _BLOCK)
-        entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = attributes.modified
-        validity = attributes.validity
-        seconds = _LASTING if validity is Validity.LASTING else _KERNEL_SECONDS[validity]
-        entry.attr_timeout = entry.entry_timeout = seconds
-        return entry
+
+def _fill(entry: pyfuse3.EntryAttributes, attributes: Attributes) -> None:
+    """Set what differs between nodes of one kind."""
+    entry.st_ino = attributes.inode
+    entry.generation = attributes.generation
+    entry.st_size = size = attributes.size
+    entry.st_blocks = -(-size // _BLOCK)
+    entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = attributes.modified
+    validity = attributes.validity
+    seconds = _LASTING if validity is _LASTS else _KERNEL_SECONDS[validity]
+    entry.attr_timeout = entry.entry_timeout = seconds
 
 
 def _child_with_attributes(
