@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from casfs.index.extents import ExtentRow
     from casfs.index.lookup import Lookup
-    from casfs.index.rows import BroadcastRow, TrackRow
+    from casfs.index.rows import BroadcastRow, GroupEntry, TrackRow
 
 # Where the three kinds of entries of a name directory stand in its listing: `latest` first, then
 # the dates in their order, then names by their digest: an order that no later name disturbs.
@@ -260,7 +260,15 @@ class HourDirectory(Directory):
 
     def listing(self, after: int, most: int) -> Sequence[Listed]:
         """Return the same entries, of which an hour may have 100,000, without their full rows."""
-        groups = self._lookup.group_entries(self._track, self._hour, after=after, most=most)
+        groups: list[GroupEntry] = []
+        while len(groups) < most:
+            page = self._lookup.group_entries(
+                self._track, self._hour, after=after, most=most - len(groups)
+            )
+            if not page:
+                break
+            groups += page
+            after = page[-1].n
         if not groups:
             return ()
         endings = file_name_endings(self._track.name)

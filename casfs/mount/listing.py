@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from casfs.mount.tree import Directory, Listed
 
 _BRIEF = Validity.BRIEF  # looked up for each entry
-_FIRST_PORTION = 64
+_FIRST_PORTION = 256
+_GROWTH = 4
 _LONG_PORTION = 512
 _LARGEST_PORTION = 4096
 # More than the kernel takes at a time, and few enough to copy for each of its requests.
@@ -38,6 +39,7 @@ class Listing:
         self._begins_after = 0
         self._next: Sequence[Listed] | None = None
         self._size = _FIRST_PORTION
+        self._ends_at: int | None = None
         self._brief: dict[str, int] = {}
 
     def buffered(self, after: int) -> Sequence[Listed]:
@@ -53,6 +55,13 @@ class Listing:
         begin = bisect_right(self._portion, after, key=_COOKIE)
         return self._portion[begin : begin + _AT_HAND]
 
+    def ends_at(self, after: int) -> bool:
+        """Say whether nothing stood behind this cookie when the directory was read in one go.
+
+        What came in that moment is in the next listing.
+        """
+        return after == self._ends_at
+
     @property
     def is_long(self) -> bool:
         """Say whether so much was read that the next portion is worth fetching before its time."""
@@ -66,6 +75,8 @@ class Listing:
         self._next = None
         self._portion = self._read(after)
         self._begins_after = after
+        is_all = after == 0 and 0 < len(self._portion) < _FIRST_PORTION
+        self._ends_at = self._portion[-1].cookie if is_all else None
         return self._portion
 
     def fetch_next(self) -> None:
@@ -85,7 +96,7 @@ class Listing:
                 if listed.attributes.validity is not _BRIEF or not self._given_before(listed)
             ]
             after = found[-1].cookie
-        self._size = min(self._size * 2, _LARGEST_PORTION)
+        self._size = min(self._size * _GROWTH, _LARGEST_PORTION)
         return portion
 
     def _given_before(self, listed: Listed) -> bool:

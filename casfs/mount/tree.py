@@ -147,7 +147,7 @@ class Directory(PathNode):
         """Yield the entries whose cookie is above ``after``, in rising order of cookies."""
 
     def listing(self, after: int, most: int) -> Sequence[Listed]:
-        """Return up to ``most`` of the same entries with their attributes; none only at the end.
+        """Return ``most`` of the same entries with their attributes; fewer only at the end.
 
         A directory of very many files has a quicker way than to make a node of each.
         """
