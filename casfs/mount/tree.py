@@ -115,7 +115,7 @@ class Entry(Struct, frozen=True):
     node: Node
 
 
-class Listed(Struct, frozen=True):
+class Listed(Struct, frozen=True, gc=False):
     """An entry with its attributes at the time that it was listed."""
 
     name: str
