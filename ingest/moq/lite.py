@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ingest.moq.events import Event
-    from ingest.moq.interface import Limits, Locator, Streams
+    from ingest.moq.interface import Extra, Limits, Locator, Streams
     from ingest.moq.lite_versions import LiteVersion
 
 CANCELLED: Final = 0
@@ -221,8 +221,8 @@ class LiteSession:
         )
         return (group,)
 
-    fetch_ignored: Final = False
-    """Each FETCH has a stream of its own here: who does not know it resets that."""
+    ignored: Final[frozenset[Extra]] = frozenset()
+    """Whatever we ask has a stream of its own here: who does not know it resets that."""
 
     @property
     def waiting(self) -> bool:
