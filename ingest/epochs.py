@@ -10,6 +10,8 @@ and the two must not be taken for each other. The rules, in this order:
 - an unknown sequence below everything that earlier generations of subscriptions have seen does,
   too, if what they have seen spans more time than any relay holds back: an older group of the same
   publisher would have had to come with it;
+- media time that goes back, by more than `REORDER`, from one sequence to a higher one, is a
+  publisher that goes on with the sequences of the one before it: a new epoch;
 - everything else continues the epoch.
 
 What is recorded is remembered for a while and looked up in the archive beyond that, so that one
@@ -17,28 +19,51 @@ identity (track, epoch, sequence) never gets two contents, however long ago the 
 
 The epoch is one number for the broadcast: a new one opened by one track holds for all. Groups that
 come later over subscriptions of an earlier generation are the old publisher's last ones, and still
-belong to the epoch before.
+belong to the epoch before. Where only time tells the two publishers apart, their sequences are one
+row: what lies within the old one's is the old one's, and what lies between the two is, if it goes
+on where that left off, or is later than what follows it. So one restart opens one epoch, however
+many tracks see it.
+
+A track whose time goes back again and again tells no time at all, and is not believed.
 """
 
 from __future__ import annotations
 
+import bisect
 import enum
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from casfs.digest import Digest, digest_of_parts
 from casfs.timestamps import NANOSECONDS
+from ingest.media_clock import MediaTime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from ingest.media_clock import Clock
 
 REMEMBERED = 1 << 14
 """Sequences remembered for each track; relays redeliver some seconds or minutes, not hours."""
 
 HELD_BACK = 90 * NANOSECONDS
 """More than the age up to which we let relays deliver old groups."""
+
+
+REORDER = 5 * NANOSECONDS
+"""How far media time may go back, from one group to the next, and still go on."""
+
+_AGAIN, _BACK = "sequences began again", "media time went back"
+
+_EPOCHS_REMEMBERED = 3
+"""Before the current one."""
+_TIMED = 1 << 10
+"""Groups of each track whose media time is remembered."""
+_JUMPS, _JUMPS_WITHIN = 3, 600 * NANOSECONDS
+"""A track that jumps back so often in this time is not believed."""
 
 
 class Verdict(enum.Enum):
@@ -61,6 +86,8 @@ class Seen(Struct, frozen=True):
     complete: bool
     received: int
     """When its first byte came, nanoseconds UTC."""
+    time: MediaTime | None = None
+    """When its media begin; None if that is not known."""
 
 
 class Decision(Struct, frozen=True):
@@ -82,12 +109,53 @@ class History(Protocol):
         """Return the digest of a group's first ``size`` bytes; None if it cannot be read."""
 
 
+class _Times:
+    """The media times of a track's groups by one clock, by sequence."""
+
+    __slots__ = ("_sequences", "_times", "latest")
+
+    def __init__(self) -> None:
+        self._sequences: list[int] = []
+        self._times: dict[int, int] = {}
+        self.latest = 0
+        """The latest of all, nanoseconds."""
+
+    def note(self, sequence: int, time: int) -> None:
+        if sequence not in self._times:
+            bisect.insort(self._sequences, sequence)
+            if len(self._sequences) > _TIMED:
+                del self._times[self._sequences.pop(0)]
+                if sequence < self._sequences[0]:
+                    return
+        self._times[sequence] = time
+        self.latest = max(self.latest, time)
+
+    def around(self, sequence: int) -> tuple[int | None, int | None]:
+        """Return the times of the next lower and of the next higher sequence."""
+        at = bisect.bisect_left(self._sequences, sequence)
+        lower = self._times[self._sequences[at - 1]] if at else None
+        behind = bisect.bisect_right(self._sequences, sequence)
+        higher = self._times[self._sequences[behind]] if behind < len(self._sequences) else None
+        return lower, higher
+
+
 class _Track:
     """What is remembered of a track in one epoch."""
 
-    __slots__ = ("first", "floor", "generation", "highest", "horizon", "last", "lowest", "seen")
+    __slots__ = (
+        "first",
+        "floor",
+        "generation",
+        "highest",
+        "horizon",
+        "last",
+        "lowest",
+        "seen",
+        "times",
+    )
 
     def __init__(self) -> None:
+        self.times: dict[Clock, _Times] = {}
         self.seen: dict[int, Seen] = {}
         self.generation: int | None = None
         self.lowest: int | None = None
@@ -114,6 +182,9 @@ class _Track:
             self.first = self.last = seen.received
         self.lowest, self.highest = min(self.lowest, sequence), max(self.highest, sequence)
         self.first, self.last = min(self.first, seen.received), max(self.last, seen.received)
+        if seen.time is not None:
+            times = self.times.setdefault(seen.time.clock, _Times())
+            times.note(sequence, seen.time.nanoseconds)
         if len(self.seen) > REMEMBERED:
             oldest = next(iter(self.seen))
             del self.seen[oldest]
@@ -121,16 +192,59 @@ class _Track:
 
 
 class _Epoch:
-    __slots__ = ("generation", "number", "tracks")
+    __slots__ = ("before", "begun", "by_time", "generation", "number", "tracks")
 
-    def __init__(self, number: int, generation: int) -> None:
+    def __init__(
+        self,
+        number: int,
+        generation: int,
+        begun: int = 0,
+        *,
+        before: _Epoch | None = None,
+        by_time: bool = False,
+    ) -> None:
+        self.before = before
+        """The epoch before it, of which groups may still come."""
         self.number = number
         self.generation = generation
         """Of the subscription that opened it."""
+        self.begun = begun
+        """When its first group came, nanoseconds UTC."""
+        self.by_time = by_time
+        """Whether media time alone tells it from the one before."""
         self.tracks: dict[str, _Track] = {}
 
     def track(self, name: str) -> _Track:
         return self.tracks.setdefault(name, _Track())
+
+    def highest(self, track: str) -> int:
+        """Return the highest sequence that is recorded of a track; -1 if there is none."""
+        state = self.tracks.get(track)
+        if state is None:
+            return -1
+        return state.horizon if state.highest is None else max(state.horizon, state.highest)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether its sequences go on with those of the epoch before it.
+
+        Of an epoch that was read back, what was recorded tells.
+        """
+        if self.by_time or self.before is None or self.generation:
+            return self.by_time
+        common = self.tracks.keys() & self.before.tracks.keys()
+        lowest = {name: self.tracks[name].lowest for name in common}
+        return bool(common) and all(
+            first is not None and first > self.before.highest(name)
+            for name, first in lowest.items()
+        )
+
+    def latest(self, clock: Clock) -> int | None:
+        """Return how far the media of any track have come by a clock."""
+        found = [
+            track.times[clock].latest for track in self.tracks.values() if clock in track.times
+        ]
+        return max(found, default=None)
 
 
 class EpochTracker:
@@ -139,7 +253,10 @@ class EpochTracker:
     def __init__(self, history: History) -> None:
         self._history = history
         self._current = _Epoch(1, 0)
-        self._previous: _Epoch | None = None
+        self._jumps: dict[str, list[int]] = {}
+        """When the media time of a track has gone back, nanoseconds UTC."""
+        self.reason = ""
+        """Why the current epoch began."""
 
     @property
     def epoch(self) -> int:
@@ -149,37 +266,42 @@ class EpochTracker:
     def restore(self, track: str, epoch: int, sequence: int, seen: Seen) -> None:
         """Remember a group that was recorded before; call in the order of a track's commits."""
         self.restore_highest(track, epoch, sequence)
-        if epoch == self.epoch:
-            self._current.track(track).remember(sequence, seen)
+        known = self._known(epoch)
+        if known is not None:
+            known.track(track).remember(sequence, seen)
 
     def restore_highest(self, track: str, epoch: int, sequence: int) -> None:
         """Take that groups of a track up to this one were recorded before."""
         if epoch > self.epoch:
-            self._current = _Epoch(epoch, 0)
-        if epoch == self.epoch:
-            state = self._current.track(track)
+            before = self._current if self._current.tracks else None
+            self._current = _Epoch(epoch, 0, before=before)
+            self._forget()
+        known = self._known(epoch)
+        if known is not None:
+            state = known.track(track)
             state.horizon = max(state.horizon, sequence)
 
     def observe(
         self, track: str, sequence: int, frames: Sequence[bytes], seen: Seen, *, generation: int
     ) -> Decision:
         """Decide on a group that came over a subscription of this ``generation`` (from 1 on)."""
-        epoch = self._epoch_of(generation)
+        epoch = self._placed(self._epoch_of(generation), track, sequence, seen)
         state = epoch.track(track)
         state.enter(generation)
-        before = state.seen.get(sequence)
-        if before is None and sequence <= state.horizon:
-            before = self._history.find(track, epoch.number, sequence)
+        before = self._recorded(epoch, track, sequence)
         if before is None:
             if state.floor is not None and sequence < state.floor:
-                return self._begin(track, sequence, seen, generation)
+                return self._begin(track, sequence, seen, generation, _AGAIN)
+            if epoch is self._current and self._goes_back(track, sequence, seen):
+                return self._begin(track, sequence, seen, generation, _BACK)
             state.remember(sequence, seen)
             return Decision(Verdict.NEW, epoch.number, None)
         prefix = partial(self._history.prefix, track, epoch.number, sequence)
         verdict = _compare(before, seen, frames, prefix)
         if verdict is Verdict.NEW:
-            return self._begin(track, sequence, seen, generation)
-        state.remember(sequence, seen if verdict is Verdict.BETTER else before)
+            return self._begin(track, sequence, seen, generation, _AGAIN)
+        known = before if before.time is not None else replace(before, time=seen.time)
+        state.remember(sequence, seen if verdict is Verdict.BETTER else known)
         return Decision(verdict, epoch.number, before)
 
     def missing(self, track: str, first: int, last: int) -> list[tuple[int, int]]:
@@ -201,17 +323,100 @@ class EpochTracker:
 
     def highest(self, track: str) -> int | None:
         """Return the highest sequence that is recorded of a track in this epoch."""
-        state = self._current.track(track)
-        highest = state.horizon if state.highest is None else max(state.horizon, state.highest)
+        highest = self._current.highest(track)
         return highest if highest >= 0 else None
 
     def _epoch_of(self, generation: int) -> _Epoch:
-        late = self._previous is not None and generation < self._current.generation
-        return self._previous if late and self._previous is not None else self._current
+        before = self._current.before
+        late = before is not None and generation < self._current.generation
+        return before if late and before is not None else self._current
 
-    def _begin(self, track: str, sequence: int, seen: Seen, generation: int) -> Decision:
-        self._previous = self._current
-        self._current = _Epoch(self.epoch + 1, generation)
+    def _known(self, number: int) -> _Epoch | None:
+        epoch: _Epoch | None = self._current
+        while epoch is not None and epoch.number != number:
+            epoch = epoch.before
+        return epoch
+
+    def _forget(self) -> None:
+        epoch = self._current
+        for _ in range(_EPOCHS_REMEMBERED):
+            if epoch.before is None:
+                return
+            epoch = epoch.before
+        epoch.before = None
+
+    def _recorded(self, epoch: _Epoch, track: str, sequence: int) -> Seen | None:
+        state = epoch.track(track)
+        before = state.seen.get(sequence)
+        if before is None and sequence <= state.horizon:
+            before = self._history.find(track, epoch.number, sequence)
+        return before
+
+    def _placed(self, epoch: _Epoch, track: str, sequence: int, seen: Seen) -> _Epoch:
+        """Return the epoch to which a group belongs: the one given, or one before it."""
+        placed = at = epoch
+        while at.before is not None:
+            before = at.before
+            if before.highest(track) >= 0 or not at.goes_on:
+                within = at.goes_on and sequence <= before.highest(track)
+                if not (within or self._is_older(placed, before, track, sequence, seen)):
+                    break
+                placed = before
+            at = before
+        return placed
+
+    def _is_older(
+        self, epoch: _Epoch, before: _Epoch, track: str, sequence: int, seen: Seen
+    ) -> bool:
+        """Whether its media time makes a group one of the epoch before the one given."""
+        time = seen.time
+        times = None if time is None else before.track(track).times.get(time.clock)
+        if time is None or times is None or self._recorded(epoch, track, sequence):
+            return False
+        known = self._recorded(before, track, sequence)
+        if known is not None and known.complete and known.digest != seen.digest:
+            return False
+        at = time.nanoseconds
+        last, _ = times.around(sequence)
+        if last is not None and at < last - REORDER:
+            return False
+        since = epoch.track(track).times.get(time.clock)
+        if since is not None:
+            _, higher = since.around(sequence)
+            return higher is not None and at > higher + REORDER
+        # The track has not been heard of since: does it go on as before, or as others do now?
+        others = epoch.latest(time.clock)
+        recent = 0 <= seen.received - epoch.begun < HELD_BACK
+        if not (epoch.by_time and recent) or others is None or last is None:
+            return False
+        return abs(at - last) < abs(at - others)
+
+    def _goes_back(self, track: str, sequence: int, seen: Seen) -> bool:
+        """Whether media time goes back to a group that is the newest of its track."""
+        times = self._current.track(track).times
+        newest = sequence > self._current.highest(track)
+        if seen.time is None or seen.time.clock not in times or not newest:
+            return False
+        lower, _ = times[seen.time.clock].around(sequence)
+        if lower is None or seen.time.nanoseconds >= lower - REORDER:
+            return False
+        since = seen.received - _JUMPS_WITHIN
+        jumps = [jump for jump in self._jumps.get(track, ()) if jump > since]
+        self._jumps[track] = [*jumps, seen.received][-_JUMPS:]
+        return len(jumps) < _JUMPS
+
+    def _begin(
+        self, track: str, sequence: int, seen: Seen, generation: int, reason: str
+    ) -> Decision:
+        self._current = _Epoch(
+            self.epoch + 1,
+            generation,
+            seen.received,
+            before=self._current,
+            by_time=reason == _BACK,
+        )
+        self._forget()
+        self.reason = reason
         state = self._current.track(track)
         state.enter(generation)
         state.remember(sequence, seen)

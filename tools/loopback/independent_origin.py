@@ -5,7 +5,6 @@ nothing but ``aiomoqt``: one command, a JSON object, on each line of stdin, one 
 serves exactly the groups that it was given, and ends when stdin closes.
 """
 
-
 from __future__ import annotations
 
 import argparse
