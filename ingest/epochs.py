@@ -29,7 +29,6 @@ A track whose time goes back again and again tells no time at all, and is not be
 
 from __future__ import annotations
 
-import bisect
 import enum
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -39,18 +38,10 @@ from msgspec.structs import replace
 
 from casfs.digest import Digest, digest_of_parts
 from casfs.timestamps import NANOSECONDS
-from ingest.media_clock import MediaTime
+from ingest.epoch_memory import HELD_BACK, EpochMemory, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from ingest.media_clock import Clock
-
-REMEMBERED = 1 << 14
-"""Sequences remembered for each track; relays redeliver some seconds or minutes, not hours."""
-
-HELD_BACK = 90 * NANOSECONDS
-"""More than the age up to which we let relays deliver old groups."""
 
 
 REORDER = 5 * NANOSECONDS
@@ -60,8 +51,6 @@ _AGAIN, _BACK = "sequences began again", "media time went back"
 
 _EPOCHS_REMEMBERED = 3
 """Before the current one."""
-_TIMED = 1 << 10
-"""Groups of each track whose media time is remembered."""
 _JUMPS, _JUMPS_WITHIN = 3, 600 * NANOSECONDS
 """A track that jumps back so often in this time is not believed."""
 
@@ -75,19 +64,6 @@ class Verdict(enum.Enum):
     """Record it: it is the same group as an incomplete one, and more of it."""
     KNOWN = "known"
     """It is recorded already."""
-
-
-class Seen(Struct, frozen=True):
-    """A group as it came or is recorded."""
-
-    digest: Digest
-    size: int
-    """Bytes."""
-    complete: bool
-    received: int
-    """When its first byte came, nanoseconds UTC."""
-    time: MediaTime | None = None
-    """When its media begin; None if that is not known."""
 
 
 class Decision(Struct, frozen=True):
@@ -109,150 +85,12 @@ class History(Protocol):
         """Return the digest of a group's first ``size`` bytes; None if it cannot be read."""
 
 
-class _Times:
-    """The media times of a track's groups by one clock, by sequence."""
-
-    __slots__ = ("_sequences", "_times", "latest")
-
-    def __init__(self) -> None:
-        self._sequences: list[int] = []
-        self._times: dict[int, int] = {}
-        self.latest = 0
-        """The latest of all, nanoseconds."""
-
-    def note(self, sequence: int, time: int) -> None:
-        if sequence not in self._times:
-            bisect.insort(self._sequences, sequence)
-            if len(self._sequences) > _TIMED:
-                del self._times[self._sequences.pop(0)]
-                if sequence < self._sequences[0]:
-                    return
-        self._times[sequence] = time
-        self.latest = max(self.latest, time)
-
-    def around(self, sequence: int) -> tuple[int | None, int | None]:
-        """Return the times of the next lower and of the next higher sequence."""
-        at = bisect.bisect_left(self._sequences, sequence)
-        lower = self._times[self._sequences[at - 1]] if at else None
-        behind = bisect.bisect_right(self._sequences, sequence)
-        higher = self._times[self._sequences[behind]] if behind < len(self._sequences) else None
-        return lower, higher
-
-
-class _Track:
-    """What is remembered of a track in one epoch."""
-
-    __slots__ = (
-        "first",
-        "floor",
-        "generation",
-        "highest",
-        "horizon",
-        "last",
-        "lowest",
-        "seen",
-        "times",
-    )
-
-    def __init__(self) -> None:
-        self.times: dict[Clock, _Times] = {}
-        self.seen: dict[int, Seen] = {}
-        self.generation: int | None = None
-        self.lowest: int | None = None
-        self.highest: int | None = None
-        self.first = self.last = 0
-        """When the earliest and the latest group came, nanoseconds UTC."""
-        self.floor: int | None = None
-        """Nothing below it can come from the same publisher any more."""
-        self.horizon = -1
-        """Up to here groups may be recorded that are not remembered."""
-
-    def enter(self, generation: int) -> None:
-        """Take that a group of this generation of subscriptions has come."""
-        if self.generation == generation:
-            return
-        self.generation = generation
-        self.floor = self.lowest if self.last - self.first > HELD_BACK else None
-
-    def remember(self, sequence: int, seen: Seen) -> None:
-        self.seen.pop(sequence, None)
-        self.seen[sequence] = seen
-        if self.lowest is None or self.highest is None:
-            self.lowest = self.highest = sequence
-            self.first = self.last = seen.received
-        self.lowest, self.highest = min(self.lowest, sequence), max(self.highest, sequence)
-        self.first, self.last = min(self.first, seen.received), max(self.last, seen.received)
-        if seen.time is not None:
-            times = self.times.setdefault(seen.time.clock, _Times())
-            times.note(sequence, seen.time.nanoseconds)
-        if len(self.seen) > REMEMBERED:
-            oldest = next(iter(self.seen))
-            del self.seen[oldest]
-            self.horizon = max(self.horizon, oldest)
-
-
-class _Epoch:
-    __slots__ = ("before", "begun", "by_time", "generation", "number", "tracks")
-
-    def __init__(
-        self,
-        number: int,
-        generation: int,
-        begun: int = 0,
-        *,
-        before: _Epoch | None = None,
-        by_time: bool = False,
-    ) -> None:
-        self.before = before
-        """The epoch before it, of which groups may still come."""
-        self.number = number
-        self.generation = generation
-        """Of the subscription that opened it."""
-        self.begun = begun
-        """When its first group came, nanoseconds UTC."""
-        self.by_time = by_time
-        """Whether media time alone tells it from the one before."""
-        self.tracks: dict[str, _Track] = {}
-
-    def track(self, name: str) -> _Track:
-        return self.tracks.setdefault(name, _Track())
-
-    def highest(self, track: str) -> int:
-        """Return the highest sequence that is recorded of a track; -1 if there is none."""
-        state = self.tracks.get(track)
-        if state is None:
-            return -1
-        return state.horizon if state.highest is None else max(state.horizon, state.highest)
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether its sequences go on with those of the epoch before it.
-
-        Of an epoch that was read back, what was recorded tells.
-        """
-        if self.by_time or self.before is None or self.generation:
-            return self.by_time
-        common = self.tracks.keys() & self.before.tracks.keys()
-        lowest = {name: self.tracks[name].lowest for name in common}
-        return bool(common) and all(
-            first is not None and first > self.before.highest(name)
-            for name, first in lowest.items()
-        )
-
-    def latest(self, clock: Clock) -> int | None:
-        """Return how far the media of any track have come by a clock."""
-        found = [
-            track.times[clock].latest for track in self.tracks.values() if clock in track.times
-        ]
-        return max(found, default=None)
-
-
 class EpochTracker:
     """Decides group by group; ``history`` is asked about what is remembered no more."""
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._current = _Epoch(1, 0)
+        self._current = EpochMemory(1, 0)
         self._jumps: dict[str, list[int]] = {}
         """When the media time of a track has gone back, nanoseconds UTC."""
         self.reason = ""
@@ -274,7 +112,7 @@ class EpochTracker:
         """Take that groups of a track up to this one were recorded before."""
         if epoch > self.epoch:
             before = self._current if self._current.tracks else None
-            self._current = _Epoch(epoch, 0, before=before)
+            self._current = EpochMemory(epoch, 0, before=before)
             self._forget()
         known = self._known(epoch)
         if known is not None:
@@ -326,13 +164,13 @@ class EpochTracker:
         highest = self._current.highest(track)
         return highest if highest >= 0 else None
 
-    def _epoch_of(self, generation: int) -> _Epoch:
+    def _epoch_of(self, generation: int) -> EpochMemory:
         before = self._current.before
         late = before is not None and generation < self._current.generation
         return before if late and before is not None else self._current
 
-    def _known(self, number: int) -> _Epoch | None:
-        epoch: _Epoch | None = self._current
+    def _known(self, number: int) -> EpochMemory | None:
+        epoch: EpochMemory | None = self._current
         while epoch is not None and epoch.number != number:
             epoch = epoch.before
         return epoch
@@ -345,14 +183,14 @@ class EpochTracker:
             epoch = epoch.before
         epoch.before = None
 
-    def _recorded(self, epoch: _Epoch, track: str, sequence: int) -> Seen | None:
+    def _recorded(self, epoch: EpochMemory, track: str, sequence: int) -> Seen | None:
         state = epoch.track(track)
         before = state.seen.get(sequence)
         if before is None and sequence <= state.horizon:
             before = self._history.find(track, epoch.number, sequence)
         return before
 
-    def _placed(self, epoch: _Epoch, track: str, sequence: int, seen: Seen) -> _Epoch:
+    def _placed(self, epoch: EpochMemory, track: str, sequence: int, seen: Seen) -> EpochMemory:
         """Return the epoch to which a group belongs: the one given, or one before it."""
         placed = at = epoch
         while at.before is not None:
@@ -366,7 +204,7 @@ class EpochTracker:
         return placed
 
     def _is_older(
-        self, epoch: _Epoch, before: _Epoch, track: str, sequence: int, seen: Seen
+        self, epoch: EpochMemory, before: EpochMemory, track: str, sequence: int, seen: Seen
     ) -> bool:
         """Whether its media time makes a group one of the epoch before the one given."""
         time = seen.time
@@ -408,7 +246,7 @@ class EpochTracker:
     def _begin(
         self, track: str, sequence: int, seen: Seen, generation: int, reason: str
     ) -> Decision:
-        self._current = _Epoch(
+        self._current = EpochMemory(
             self.epoch + 1,
             generation,
             seen.received,

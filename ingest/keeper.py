@@ -21,7 +21,8 @@ from casfs.errors import ObjectNotFoundError, StorageError
 from casfs.groups import runs_of
 from casfs.manifests.record import INIT_TRACKS
 from casfs.timestamps import parse_time
-from ingest.epochs import Decision, EpochTracker, Seen, Verdict
+from ingest.epoch_memory import Seen
+from ingest.epochs import Decision, EpochTracker, Verdict
 from ingest.media_clock import MediaClock
 from ingest.moq.events import GroupReceived
 from ingest.recorded_times import restored_times

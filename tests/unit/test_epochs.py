@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from casfs.digest import digest_of
 from casfs.timestamps import NANOSECONDS
-from ingest.epochs import HELD_BACK, REMEMBERED, REORDER, EpochTracker, Seen, Verdict
+from ingest.epoch_memory import HELD_BACK, REMEMBERED, Seen
+from ingest.epochs import REORDER, EpochTracker, Verdict
 from ingest.media_clock import Clock, MediaTime
 
 if TYPE_CHECKING:
@@ -255,3 +256,10 @@ def test_the_same_sequence_with_other_bytes_behind_such_a_restart_is_another_one
         observe(sequence, b"%d" % sequence, time=1000 + sequence)
     observe(5, b"5", time=0)
     assert observe(3, b"other", time=3) == (Verdict.NEW, 3)
+
+
+def test_the_times_of_many_groups_in_any_order_are_remembered_in_part() -> None:
+    observe = Observer()
+    for number in range(3000, 0, -1):
+        observe(number, b"%d" % number, time=100_000 + number)
+    assert observe(3001, b"3001", time=0) == (Verdict.NEW, 2)
