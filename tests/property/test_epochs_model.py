@@ -239,5 +239,5 @@ class World(RuleBasedStateMachine):
                 assert before.isdisjoint(self.placed[track, publisher + 1])
 
 
-World.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+World.TestCase.settings = settings(max_examples=100, stateful_step_count=30)
 TestEpochs = World.TestCase
