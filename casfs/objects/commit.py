@@ -99,11 +99,23 @@ class LocalCommitter:
     def in_parallel(self, work: Callable[[Item], None], items: Sequence[Item]) -> None:
         """Do ``work`` on each item, a few at a time: syncs overlap well.
 
-        Returns when all have ended, failed ones too; then raises what the first of those raised.
+        Returns when all have ended, failed ones too; then raises what one of those raised.
         """
         if len(items) > 1:
+            left = iter(items)
+
+            def work_on() -> None:
+                failure: BaseException | None = None
+                for item in left:
+                    try:
+                        work(item)
+                    except BaseException as error:  # noqa: BLE001  raised below
+                        failure = failure or error
+                if failure is not None:
+                    raise failure
+
             # Who is told of a failure cleans up and tries again: no straggler may still be at work.
-            futures = [self._threads.submit(work, item) for item in items]
+            futures = [self._threads.submit(work_on) for _ in items[:_SYNC_THREADS]]
             wait(futures)
             for future in futures:
                 future.result()
