@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _DURATION = "the duration is over"
 _ORPHANED = "standard input was closed"
 _LOCK_EVERY = 0.25
+_INDEX_SECONDS = 30.0
+"""What the index may take once the end has begun: its disk may hang, and it can be made anew."""
 
 
 class ForegroundOptions(Struct, frozen=True):
@@ -82,9 +84,10 @@ def record_in_foreground(
             writer.on_commit = mirror.note
             recorder = Recorder(options, writer, mirror, state)
             try:
-                writer.stop_reason = trio.run(_run, recorder, state, writer, run)
+                writer.stop_reason = trio.run(_run, recorder, state, writer, mirror, run)
             finally:
                 places = writer.places
+        mirror.hurry(_INDEX_SECONDS)
         mirror.step(places)
         state.index_trouble = mirror.trouble
     if run.duration is not None and not state.groups and writer.stop_reason == _DURATION:
@@ -114,29 +117,33 @@ def _writer(
 
 
 async def _run(
-    recorder: Recorder, state: RecorderState, writer: BroadcastWriter, run: ForegroundOptions
+    recorder: Recorder,
+    state: RecorderState,
+    writer: BroadcastWriter,
+    mirror: Follower,
+    run: ForegroundOptions,
 ) -> str:
     """Run the recorder and return why it ended."""
     reason = "stopped"
     failure: BaseException | None = None
 
-    async def watch_signals(signals: AsyncIterator[int]) -> None:
+    def end(why: str) -> None:
         nonlocal reason
+        reason = why
+        mirror.hurry(_INDEX_SECONDS)
+        recorder.stop()
+
+    async def watch_signals(signals: AsyncIterator[int]) -> None:
         async for number in signals:
-            reason = signal.Signals(number).name
-            recorder.stop()
+            end(signal.Signals(number).name)
 
     async def watch_time(seconds: float) -> None:
-        nonlocal reason
         await trio.sleep(seconds)
-        reason = _DURATION
-        recorder.stop()
+        end(_DURATION)
 
     async def watch_stdin() -> None:
-        nonlocal reason
         await stdin_closed()
-        reason = _ORPHANED
-        recorder.stop()
+        end(_ORPHANED)
 
     archive = writer.archive
     reporter = Reporter(state, writer.recorder)

@@ -14,7 +14,6 @@ import sqlite3
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Self
 
-import sqlite_utils
 from msgspec import Struct
 
 from casfs.digest import Digest
@@ -106,7 +105,7 @@ class Index:
                 connection.execute("begin immediate")
                 with connection:
                     if not connection.execute("select 1 from sqlite_master limit 1").fetchall():
-                        create_tables(sqlite_utils.Database(connection), store)
+                        create_tables(connection, store)
                 _check(connection, store)
                 return cls(connection, path)
             except BaseException:
@@ -139,7 +138,7 @@ class Index:
     def temporary(cls, store: str) -> Self:
         """Return an empty index that is gone when closed; SQLite spills it to disk as needed."""
         connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        create_tables(sqlite_utils.Database(connection), store)
+        create_tables(connection, store)
         return cls(connection, None)
 
     def close(self) -> None:

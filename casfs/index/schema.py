@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING
 from casfs.timestamps import HOUR
 
 if TYPE_CHECKING:
-    import sqlite_utils
+    import sqlite3
 
 SCHEMA_VERSION = 4
 
 
-def create_tables(database: sqlite_utils.Database, store: str) -> None:
+def create_tables(connection: sqlite3.Connection, store: str) -> None:
     """Create all tables of an index of the archive ``store``; they must not exist."""
+    # Only who makes an index needs it, and it brings much along.
+    import sqlite_utils
+
+    database = sqlite_utils.Database(connection)
     # One row: what this file is a mirror of.
     database.table("archive").create(
         {
