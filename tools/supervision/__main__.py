@@ -1,13 +1,15 @@
 """Let ``casfs auto-archive`` live through everything at once, and check what it kept.
 
     python -m tools.supervision [--broadcasts 20] [--seconds 300] [--bitrate 200000]
+    python -m tools.supervision --seconds 3000 --pace 10     a soak
     python -m tools.supervision --calm --bitrate 4000000     what twenty recordings cost
     python -m tools.supervision --numbers                    what polling, a start, idleness cost
 
 Broadcasts play on a real relay while their directory adds, removes, flaps, stalls, fails and lies,
 workers are killed at random, and the supervisor is killed and started again. In the end every byte
 that was published must be in the archive, every killed session on record, no process left over, and
-memory flat. Prints one JSON object; exits with 1 if anything is amiss.
+memory, processes, descriptors and threads flat: the most of the last quarter is compared with that
+of the second. Prints one JSON object; exits with 1 if anything is amiss.
 """
 
 from __future__ import annotations
@@ -33,13 +35,20 @@ def main() -> int:
     parser.add_argument(
         "--bitrate", type=int, default=200_000, help="of each broadcast, bits a second"
     )
+    parser.add_argument(
+        "--pace", type=float, default=1.0, help="seconds between two things that go wrong"
+    )
     parser.add_argument("--calm", action="store_true", help="nothing goes wrong: for measuring")
     parser.add_argument("--numbers", action="store_true", help="only measure the parts")
     parser.add_argument("--directory", type=Path, help="where to work; a temporary one by default")
     arguments = parser.parse_args()
     end_on_signals()
     options = Options(
-        arguments.broadcasts, arguments.seconds, arguments.bitrate, calm=arguments.calm
+        arguments.broadcasts,
+        arguments.seconds,
+        arguments.bitrate,
+        calm=arguments.calm,
+        pace=arguments.pace,
     )
     try:
         with tempfile.TemporaryDirectory(dir=arguments.directory, prefix="supervision-") as path:
