@@ -28,7 +28,7 @@ from casfs.recorders import (
 from casfs.systemd import notify
 from ingest.directory import Listed
 from ingest.notifying import keep_notifying, say_stopping
-from ingest.plan import Plan, plan_of
+from ingest.plan import Plan, needs_a_start, plan_of
 from ingest.sources import SourceState, follow_relay, poll_directory, shown_directory, shown_relay
 from ingest.supervision import Phase, Start, Stop, Supervision
 from ingest.timesync import wait_for_clock
@@ -90,6 +90,7 @@ class Supervisor:
         self.sources: dict[str, SourceState] = {}
         self.workers: dict[str, Worker] = {}
         self.status = "starting"
+        self._begun_with = plan
         self._load = load
         self._start = start
         self._wake = trio.Event()
@@ -273,7 +274,7 @@ class Supervisor:
     def _reload(self, nursery: trio.Nursery) -> None:
         """Read the settings again. Bad ones change nothing; recordings that run go on as they are.
 
-        The roots stay what they were until a new start.
+        The roots stay what they were until a new start, and metrics where they were.
         """
         notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         with contextlib.ExitStack() as finally_:
@@ -284,8 +285,17 @@ class Supervisor:
                 _LOG.error("the settings stay as they were: %s", error)
                 return
             if plan.roots != self.plan.roots:
-                _LOG.error("the settings stay as they were: other roots need a new start")
+                _LOG.error(
+                    "the settings stay as they were: cas-root and manifest-root change only with a"
+                    " new start (systemctl restart), which interrupts every recording"
+                )
                 return
+            for name in needs_a_start(self._begun_with, plan):
+                _LOG.warning(
+                    "%s: what the settings say now holds after a new start (systemctl restart);"
+                    " until then it stays as it was",
+                    name,
+                )
             self.plan = plan
             self.supervision.configure(plan.policy, trio.current_time())
             if self.status == "running":

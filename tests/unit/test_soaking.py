@@ -15,7 +15,7 @@ NAME = "worker: own MB"
 
 
 def samples(*values: float, name: str = NAME) -> list[Sample]:
-    return [Sample(float(at), {name: value}) for at, value in enumerate(values)]
+    return [Sample(100.0 * at, {name: value}) for at, value in enumerate(values)]
 
 
 def test_what_grows_from_the_second_quarter_to_the_last_is_not_flat() -> None:

@@ -19,6 +19,9 @@ _KINDS = ("supervisor", "worker", "index")
 
 ALL = "all"
 
+_LEAST_SECONDS = 300.0
+"""A shorter soak says nothing."""
+
 
 class Margin(Struct, frozen=True):
     """By how much more there may be in the end, and it still counts as flat."""
@@ -103,14 +106,12 @@ def judge(samples: Sequence[Sample]) -> dict[str, Flatness]:
 
     The first quarter does not count: caches fill, the first of everything is made.
     """
-    if not samples:
+    first, last = (samples[0].at, samples[-1].at) if samples else (0.0, 0.0)
+    if last - first < _LEAST_SECONDS:
         return {}
-    first, last = samples[0].at, samples[-1].at
     quarter = (last - first) / 4
     early = [one for one in samples if first + quarter <= one.at < first + 2 * quarter]
     late = [one for one in samples if one.at >= first + 3 * quarter]
-    if len(early) < 2 or len(late) < 2:
-        return {}
     found: dict[str, Flatness] = {}
     for name in samples[0].figures:
         kind, _, quantity = name.partition(": ")
