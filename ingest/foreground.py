@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from casfs.errors import ConnectError, NotFoundError, WriterLockedError
 from casfs.follower import Follower
 from casfs.names import name_bytes
 from ingest.display import show_recorder
+from ingest.early_stop import EarlyStop, StoppedEarlyError
 from ingest.moq.negotiation import offer
 from ingest.notifying import keep_notifying, say_stopping
 from ingest.parent import check_stdin, sleep_or_stdin_closed, stdin_closed
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from casfs.archive import Archive, BroadcastWriter
+
+_LOG = logging.getLogger(__name__)
 
 _DURATION = "the duration is over"
 _ORPHANED = "standard input was closed"
@@ -76,16 +80,23 @@ def record_in_foreground(
         check_stdin()
     state = RecorderState(broadcast=options.broadcast, relay=origin)
     spare_the_collector()
-    with contextlib.closing(Follower(archive)) as mirror:
+    early = EarlyStop()
+    with contextlib.closing(Follower(archive)) as mirror, early.heed():
         with contextlib.ExitStack() as held:
-            writer = _writer(archive, options.broadcast, origin, run, held)
+            try:
+                writer = _writer(archive, options.broadcast, origin, run, held)
+                early.looping = True
+            except StoppedEarlyError as stop:
+                _LOG.warning("ended by %s before it began to record", stop)
+                writer = None
             if writer is None:
                 return state
             writer.on_commit = mirror.note
             recorder = Recorder(options, writer, mirror, state)
             try:
-                writer.stop_reason = trio.run(_run, recorder, state, writer, mirror, run)
+                writer.stop_reason = trio.run(_run, recorder, state, writer, mirror, run, early)
             finally:
+                early.ending = True
                 places = writer.places
         mirror.hurry(_INDEX_SECONDS)
         mirror.step(places)
@@ -122,6 +133,7 @@ async def _run(
     writer: BroadcastWriter,
     mirror: Follower,
     run: ForegroundOptions,
+    early: EarlyStop,
 ) -> str:
     """Run the recorder and return why it ended."""
     reason = "stopped"
@@ -162,6 +174,8 @@ async def _run(
                 nursery.start_soon(watch_time, run.duration)
             if run.stop_with_stdin:
                 nursery.start_soon(watch_stdin)
+            if early.noted:
+                end(early.noted)
             try:
                 await recorder.run()
             except Exception as error:  # noqa: BLE001  raised again below, outside the nursery

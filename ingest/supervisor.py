@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from casfs.config import Loaded
+    from casfs.roots import Roots
     from ingest.directory import Listing
 
 _LOG = logging.getLogger(__name__)
@@ -64,13 +65,35 @@ def supervise(load: Callable[[], Loaded]) -> None:
 
 async def _supervise(supervisor: Supervisor) -> None:
     roots = supervisor.archive.roots
-    with trio.move_on_after(_LOCK_PATIENCE):
-        # The one before us may be on its way out.
-        while await trio.to_thread.run_sync(is_supervised, roots):  # noqa: ASYNC110  a file
-            await trio.sleep(_TICK)
+    if not await _wait_for_the_one_before(roots):
+        return
     with lock_supervisor(roots):
         sweep_reports(roots)
         await supervisor.run()
+
+
+async def _wait_for_the_one_before(roots: Roots) -> bool:
+    """Wait while another supervisor runs, but not for ever: it may be on its way out.
+
+    False: we were asked to end meanwhile.
+    """
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            asked = False
+
+            async def watch_signals() -> None:
+                nonlocal asked
+                number = await anext(aiter(signals))
+                asked = True
+                _LOG.warning("ended by %s before it began", signal.Signals(number).name)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch_signals)
+            with trio.move_on_after(_LOCK_PATIENCE):
+                while await trio.to_thread.run_sync(is_supervised, roots):  # noqa: ASYNC110  a file
+                    await trio.sleep(_TICK)
+            nursery.cancel_scope.cancel()
+    return not asked
 
 
 class Supervisor:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-_PATIENCE = 120.0
+_PATIENCE = 180.0
 _FIRST_LIFE = 100.0
 """Seconds after which the supervisor is killed, if half of the time is not over before."""
 _HOSTILE: list[object] = [
@@ -129,15 +129,17 @@ class Scenario:
         began, before = time.monotonic(), self._cpu(supervisor)
         soak = Soak(supervisor, min(10.0, max(0.5, (until - began) / 100)))
         soak.start()
-        while time.monotonic() < until:
-            self._something()
-        soak.finish()
+        try:
+            while time.monotonic() < until:
+                self._something()
+        finally:
+            soak.finish()
+            self.outcome.soak = judge(soak.samples)
         seconds, after = time.monotonic() - began, self._cpu(supervisor)
         self.outcome.cores = sum(after[pid] - before[pid] for pid in after if pid in before)
         self.outcome.cores /= seconds
         self.outcome.held = look(supervisor).figures
         self.outcome.soak_seconds = seconds
-        self.outcome.soak = judge(soak.samples)
 
     def _cpu(self, supervisor: int) -> dict[int, float]:
         workers = children(supervisor)
@@ -274,7 +276,7 @@ class Scenario:
 
 
 def live_through(path: Path, options: Options) -> Outcome:
-    """Do all of it below ``path``; raises TimeoutError if something never happens."""
+    """Do all of it below ``path``; what never happens is amiss, too."""
     installed = Installed(path)
     with contextlib.ExitStack() as held:
         relay = held.enter_context(running_relay())
@@ -283,6 +285,11 @@ def live_through(path: Path, options: Options) -> Outcome:
         player = Player(publisher, options.bitrate)
         scenario = Scenario(installed, options, relay, directory, player)
         player.start()
-        scenario.live()
+        try:
+            scenario.live()
+        except TimeoutError as error:
+            scenario.outcome.amiss.append(str(error))
+        finally:
+            player.finish()
         scenario.check()
     return scenario.outcome
