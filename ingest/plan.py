@@ -126,7 +126,8 @@ def loopback_address(text: str) -> tuple[str, int]:
     host = host.strip("[]")
     if host == "localhost":
         host = "127.0.0.1"
-    if not (host.startswith("127.") or host == "::1") or not port.isdigit():
+    is_port = port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16
+    if not (host.startswith("127.") or host == "::1") or not is_port:
         raise ConfigError(
             f"metrics cannot be served at {text!r}",
             advice="give a loopback address such as 127.0.0.1:9464; nothing there is protected",

@@ -15,6 +15,7 @@ of the second. Prints one JSON object; exits with 1 if anything is amiss.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -41,6 +42,7 @@ def main() -> int:
     parser.add_argument("--calm", action="store_true", help="nothing goes wrong: for measuring")
     parser.add_argument("--numbers", action="store_true", help="only measure the parts")
     parser.add_argument("--directory", type=Path, help="where to work; a temporary one by default")
+    parser.add_argument("--keep", type=Path, help="where to put archive and log if all is not well")
     arguments = parser.parse_args()
     end_on_signals()
     options = Options(
@@ -56,6 +58,8 @@ def main() -> int:
                 print(as_text(measure(Path(path))))
                 return 0
             outcome: Outcome = live_through(Path(path), options)
+            if outcome.amiss and arguments.keep is not None:
+                shutil.copytree(path, arguments.keep, dirs_exist_ok=True)
     except Interrupted as interrupted:
         return interrupted.exit_code
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(outcome)).decode() + "\n")
