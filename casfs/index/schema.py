@@ -12,6 +12,7 @@ from casfs.timestamps import HOUR
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterable, Sequence
 
 SCHEMA_VERSION = 4
 
@@ -139,3 +140,16 @@ def create_tables(connection: sqlite3.Connection, store: str) -> None:
         pk=("number", "n"),
     )
     database.table("archive").insert({"schema": SCHEMA_VERSION, "store": store})
+
+
+STATEMENTS = "select sql from sqlite_master where sql is not null and name not like 'sqlite%'"
+"""What made the tables of an index, as rows of one column."""
+
+
+def create_same_tables(
+    connection: sqlite3.Connection, store: str, statements: Iterable[Sequence[str]]
+) -> None:
+    """Create the tables that `STATEMENTS` tells of another index of the archive ``store``."""
+    for (statement,) in statements:
+        connection.execute(statement)
+    connection.execute("insert into archive (schema, store) values (?, ?)", (SCHEMA_VERSION, store))

@@ -7,6 +7,7 @@ sentence, what breaks it, a text that it must catch and one that it must let pas
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -60,10 +61,20 @@ LAYERS: dict[str, frozenset[str]] = {
     "expire": _ARCHIVE | {"retention", "trash", "expiries"},
     "survey": _ARCHIVE | {"retention", "trash", "expiries", "expire"},
     "collect": _ARCHIVE | {"retention", "trash", "expiries", "expire", "survey"},
+    "restore": _ARCHIVE | {"retention", "trash", "expiries", "expire", "survey"},
     "mount": _ARCHIVE | {"systemd", "recordings"},
     "cli": _ARCHIVE
     | {"config", "verify", "show", "export", "adopt", "mount", "recordings"}
-    | {"retention", "expire", "collect", "systemd", "quantities", "recorders", "filesystems"}
+    | {
+        "retention",
+        "expire",
+        "collect",
+        "restore",
+        "systemd",
+        "quantities",
+        "recorders",
+        "filesystems",
+    }
     | {"outlook", "capacity", "first_run"},
     "__main__": frozenset({"cli"}),
 }
@@ -191,13 +202,17 @@ def read(name: str, source: str, *, is_package: bool = False) -> Module:
     return Module(name, tuple(reader.imports), tuple(reader.calls))
 
 
-def modules_of_the_house() -> Iterator[Module]:
-    for package in ("casfs", "ingest"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            is_package = parts[-1] == "__init__"
-            name = ".".join(parts[:-1] if is_package else parts)
-            yield read(name, path.read_text(encoding="utf-8"), is_package=is_package)
+@functools.cache
+def modules_of_the_house() -> tuple[Module, ...]:
+    return tuple(
+        read(name_of(path), path.read_text(encoding="utf-8"), is_package=path.stem == "__init__")
+        for package in ("casfs", "ingest")
+        for path in sorted((ROOT / package).rglob("*.py"))
+    )
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def within(name: str, *places: str) -> bool:
@@ -247,7 +262,9 @@ def imports_of_ingest(module: Module) -> Iterator[str]:
 def what_ingest_must_not_see(module: Module) -> Iterator[str]:
     if not within(module.name, "ingest"):
         return
-    yield from _imports(module, "casfs.cli", "casfs.mount", "casfs.verify", "casfs.collect")
+    yield from _imports(
+        module, "casfs.cli", "casfs.mount", "casfs.verify", "casfs.collect", "casfs.restore"
+    )
     for item in module.imports:
         # It may name the type of a mirror that the archive hands it.
         if within(item.name, "casfs.index") and not item.for_typing:
@@ -417,8 +434,10 @@ RULES = (
         "only a command asks for anything to expire or to be deleted",
         lambda module: _imports(
             module,
-            *("casfs.expiries", "casfs.expire", "casfs.collect"),
-            allowed_in=frozenset({"casfs.cli", "casfs.expire", "casfs.survey", "casfs.collect"}),
+            *("casfs.expiries", "casfs.expire", "casfs.collect", "casfs.restore"),
+            allowed_in=frozenset(
+                {"casfs.cli", "casfs.expire", "casfs.survey", "casfs.collect", "casfs.restore"}
+            ),
         ),
         breaks=(
             ("casfs.mount.tree", "from casfs.collect import collect"),

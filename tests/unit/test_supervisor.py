@@ -322,7 +322,7 @@ def test_metrics_are_served_on_loopback_alone() -> None:
     assert loopback_address("127.0.0.1:9464") == ("127.0.0.1", 9464)
     assert loopback_address("[::1]:9464") == ("::1", 9464)
     assert loopback_address("localhost:1") == ("127.0.0.1", 1)
-    for text in ("0.0.0.0:1", ":1", "192.0.2.1:1", "127.0.0.1", "127.0.0.1:x"):
+    for text in ("0.0.0.0:1", ":1", "192.0.2.1:1", "127.0.0.1", "127.0.0.1:x", "[::1]:65536"):
         with pytest.raises(ConfigError):
             loopback_address(text)
 
