@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 import click
 from msgspec import Struct
 
-from casfs.archive import Archive
 from casfs.cli.quantities import Quantity
 from casfs.config import Loaded, Settings, load
 from casfs.errors import ConfigError
@@ -19,6 +18,8 @@ from casfs.timestamps import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from casfs.archive import Archive
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,6 +56,9 @@ class RootFlags(Struct, frozen=True):
 
         ``sync_strategy``: as given to a command that writes objects (`sync_strategy_option`).
         """
+        # Not for those who only ask for help, or what the settings are.
+        from casfs.archive import Archive
+
         settings = self.settings(sync_strategy=sync_strategy)
         return Archive(
             settings.roots(), index_path=settings.index, sync_strategy=settings.sync_strategy
