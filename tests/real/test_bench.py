@@ -67,7 +67,7 @@ def bench(*arguments: str, path: str | None = None) -> subprocess.CompletedProce
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
     )
 
 
