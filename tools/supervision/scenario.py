@@ -185,8 +185,8 @@ class Scenario:
         name, self._guest = self._guest, None
         if name is not None:
             self.player.rest(name)
-            self._list()
             self._until(partial(self._holds, name), f"archived: all of {name}")
+            self._list()
             self.player.remove(name)
 
     def _something(self) -> None:
