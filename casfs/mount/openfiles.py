@@ -66,15 +66,20 @@ class OpenObject:
         Raises DamagedObjectError, after the damage was reported; StorageError if the disk has
         fewer, OSError if it fails: never wrong bytes.
         """
-        wanted = max(0, min(size, self._size - offset))
-        buffer = memoryview(bytearray(wanted))
+        buffer = memoryview(bytearray(max(0, min(size, self._size - offset))))
+        await self.read_into(buffer, offset)
+        return buffer
+
+    async def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill ``buffer`` from ``offset`` on; return how many bytes that is, as `read` does."""
+        wanted = max(0, min(len(buffer), self._size - offset))
         position = self._start + offset
         if self._blocks is not None and wanted:
             await self._check(self._blocks, position, wanted)
-        done = self._read_cached(buffer, position)
+        done = self._read_cached(buffer[:wanted], position)
         if done < wanted:
-            await self._workers.read(self._read_rest, buffer[done:], position + done)
-        return buffer
+            await self._workers.read(self._read_rest, buffer[done:wanted], position + done)
+        return wanted
 
     def close(self) -> None:
         """Give the descriptor back."""

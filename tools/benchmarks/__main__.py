@@ -27,6 +27,7 @@ from tools.benchmarks import (
     ingesting,
     mount_backups,
     mount_listing,
+    mount_playing,
     mount_reading,
     small_groups,
     verification,
@@ -63,7 +64,7 @@ SUITES: dict[str, dict[str, Callable[[Bench], Iterator[Row]]]] = {
     "mount": {
         "cold": mount_reading.cold,
         "warm": mount_reading.warm,
-        "recording": mount_reading.recording,
+        "recording": mount_playing.playing,
         "ls": mount_listing.long_listing,
         "find": mount_listing.finding,
         "start": mount_listing.starting,
