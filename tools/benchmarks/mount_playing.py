@@ -187,7 +187,7 @@ def _compared(recording: _Recording) -> dict[str, tuple[list[Contender], int]]:
                 Contender(_CASFS, partial(_played_mounted, recording, *command)),
                 Contender(_NATIVE, partial(_played_native, recording, *command)),
             ],
-            5,
+            3,
         )
         for what, command in players.items()
     }
