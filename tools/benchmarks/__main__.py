@@ -29,6 +29,7 @@ from tools.benchmarks import (
     mount_listing,
     mount_playing,
     mount_reading,
+    mount_watching,
     small_groups,
     verification,
 )
@@ -68,6 +69,7 @@ SUITES: dict[str, dict[str, Callable[[Bench], Iterator[Row]]]] = {
         "ls": mount_listing.long_listing,
         "find": mount_listing.finding,
         "start": mount_listing.starting,
+        "watching": mount_watching.watching,
         "mount-backups": mount_backups.against_backups,
     },
     "ingest": {

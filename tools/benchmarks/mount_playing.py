@@ -78,7 +78,7 @@ class _Recording(Struct, frozen=True):
 
 def playing(bench: Bench) -> Iterator[Row]:
     """Compare putting together, opening, seeking and reading of an hour and of a day."""
-    reason = mounts.cannot_mount() or _lacking("ffmpeg", "ffprobe")
+    reason = mounts.cannot_mount() or lacking("ffmpeg", "ffprobe")
     seconds = bench.scaled(DAY_SECONDS)
     hour = Broadcast(_NAME, min(HOUR_SECONDS, seconds), _HOUR_BITS)
     yield from _rows(bench, "an hour", hour, "00.mp4", reason)
@@ -246,5 +246,6 @@ def _read_objects(recording: _Recording) -> Measurement:
     return run_command(["sh", "-c", command, str(listed)], directory=root)
 
 
-def _lacking(*programs: str) -> str:
+def lacking(*programs: str) -> str:
+    """Return which of these programs is not here; empty if all are."""
     return next((f"{name} is not installed" for name in programs if not shutil.which(name)), "")
