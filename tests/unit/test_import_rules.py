@@ -58,10 +58,20 @@ LAYERS: dict[str, frozenset[str]] = {
     "expire": _ARCHIVE | {"retention", "trash", "expiries"},
     "survey": _ARCHIVE | {"retention", "trash", "expiries", "expire"},
     "collect": _ARCHIVE | {"retention", "trash", "expiries", "expire", "survey"},
+    "restore": _ARCHIVE | {"retention", "trash", "expiries", "expire", "survey"},
     "mount": _ARCHIVE | {"systemd", "recordings"},
     "cli": _ARCHIVE
     | {"config", "verify", "show", "export", "adopt", "mount", "recordings"}
-    | {"retention", "expire", "collect", "systemd", "quantities", "recorders", "filesystems"}
+    | {
+        "retention",
+        "expire",
+        "collect",
+        "restore",
+        "systemd",
+        "quantities",
+        "recorders",
+        "filesystems",
+    }
     | {"outlook", "capacity", "first_run"},
     "__main__": frozenset({"cli"}),
 }
@@ -245,7 +255,9 @@ def imports_of_ingest(module: Module) -> Iterator[str]:
 def what_ingest_must_not_see(module: Module) -> Iterator[str]:
     if not within(module.name, "ingest"):
         return
-    yield from _imports(module, "casfs.cli", "casfs.mount", "casfs.verify", "casfs.collect")
+    yield from _imports(
+        module, "casfs.cli", "casfs.mount", "casfs.verify", "casfs.collect", "casfs.restore"
+    )
     for item in module.imports:
         # It may name the type of a mirror that the archive hands it.
         if within(item.name, "casfs.index") and not item.for_typing:
@@ -415,8 +427,10 @@ RULES = (
         "only a command asks for anything to expire or to be deleted",
         lambda module: _imports(
             module,
-            *("casfs.expiries", "casfs.expire", "casfs.collect"),
-            allowed_in=frozenset({"casfs.cli", "casfs.expire", "casfs.survey", "casfs.collect"}),
+            *("casfs.expiries", "casfs.expire", "casfs.collect", "casfs.restore"),
+            allowed_in=frozenset(
+                {"casfs.cli", "casfs.expire", "casfs.survey", "casfs.collect", "casfs.restore"}
+            ),
         ),
         breaks=(
             ("casfs.mount.tree", "from casfs.collect import collect"),
