@@ -84,12 +84,12 @@ class GroupRow(Struct, frozen=True):
 
 
 class GroupEntry(Struct, frozen=True, array_like=True, gc=False):
-    """What a listing shows of an extent; the members are those of its row."""
+    """What a listing shows of an extent; the members but the label are those of its row."""
 
+    label: str
+    """``e<epoch>-<sequence>-<HHMMSS.mmm>Z``, with four and twenty digits, and the time of day (UTC)
+    of the first byte's arrival."""
     n: int
-    epoch: int
-    sequence: int
     size: int
-    received_start: int
     received_end: int
     complete: bool

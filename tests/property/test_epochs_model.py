@@ -163,5 +163,5 @@ class World(RuleBasedStateMachine):
         assert self.delivered <= kept
 
 
-World.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+World.TestCase.settings = settings(max_examples=150, stateful_step_count=30)
 TestEpochs = World.TestCase
