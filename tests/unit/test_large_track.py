@@ -17,7 +17,7 @@ from casfs.archive import Archive
 from casfs.mount.status import Counters
 from casfs.mount.tree import Directory, StoredFile, Tree
 from casfs.mount.views import ArchiveView, build_tree
-from casfs.recordings import open_recordings
+from casfs.recordings.opening import open_recordings
 from casfs.timestamps import HOUR
 from tools.benchmarks.large_index import index_of
 from tools.benchmarks.material import BROADCAST, FIRST, TRACK

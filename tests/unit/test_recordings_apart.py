@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from casfs.digest import digest_of
-from casfs.recordings import open_recordings
+from casfs.recordings.opening import open_recordings
 from casfs.recordings.source import RecordingSpan
 from casfs.timestamps import DAY, HOUR
 from tests.fakes.fragments import Sample, fragment, init, trak, trex
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from casfs.archive import Archive
-    from casfs.recordings import Recordings
+    from casfs.recordings.source import Recordings
 
 INIT = init(trak(1), defaults=(trex(1),))
 RATE = 12_800

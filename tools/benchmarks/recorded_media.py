@@ -20,7 +20,8 @@ from msgspec import Struct, structs
 from casfs.archive import Archive, Group
 from casfs.digest import digest_of
 from casfs.index.mirror import rebuild
-from casfs.index.samples import PayloadName, SampleIndex
+from casfs.index.payload_names import PayloadName
+from casfs.index.samples import SampleIndex
 from casfs.media.boxes import walk
 from casfs.media.fragments import samples_of_fragments
 from casfs.media.movie import read_movie
