@@ -20,7 +20,7 @@ from casfs.mount.verified import Verification, VerifiedObjects
 from casfs.timestamps import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from casfs.digest import Digest
     from casfs.mount.status import Counters
@@ -71,6 +71,27 @@ class ObjectOpener:
             raise
         self._counters.opened(hashed=opened.hashed)
         return self._opened(node, opened)
+
+    async def open_together(
+        self, digests: Sequence[Digest], node_of: Callable[[Digest, int], StoredFile]
+    ) -> list[OpenObject]:
+        """Open many small objects in one visit to a thread; ``node_of`` makes a file of each.
+
+        Those that are large, and those with which something is wrong, are left out: `open` tells.
+        """
+        found = await self._workers.open(self._open_each, digests)
+        for _, opened in found:
+            self._counters.opened(hashed=opened.hashed)
+        return [self._opened(node_of(each.digest, each.size), opened) for each, opened in found]
+
+    def _open_each(self, digests: Sequence[Digest]) -> list[tuple[ObjectRange, OpenedObject]]:
+        found = []
+        for digest in digests:
+            with contextlib.suppress(CasfsError):
+                opened = self._objects.open_small(digest)
+                if opened is not None:
+                    found.append(opened)
+        return found
 
     def _opened(self, node: StoredFile, opened: OpenedObject) -> OpenObject:
         return OpenObject(node, opened, self._workers, partial(self._report, node, read=True))
