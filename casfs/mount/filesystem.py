@@ -323,11 +323,12 @@ class Filesystem(pyfuse3.Operations):
         if not isinstance(node, StoredFile):
             raise pyfuse3.FUSEError(errno.EISDIR)
         try:
-            handle = self._files.add(await self._opener.open(node))
+            opened = await self._opener.open(node)
         except (DamagedObjectError, ObjectNotFoundError) as error:
             raise pyfuse3.FUSEError(errno.EIO) from error
+        handle = self._files.add(opened)
         self._counters.open_files = len(self._files)
-        self._prefetcher.opened(node)
+        self._prefetcher.opened(node, known=opened.known)
         # Content never changes beneath an inode number, so pages read earlier are still right.
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), keep_cache=True)
 
