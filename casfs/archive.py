@@ -284,7 +284,7 @@ class BroadcastWriter:
         self._append({name: records})
 
     def note_epoch(self, epoch: int, reason: str) -> None:
-        """Record that the publisher's sequences began again; raises StorageError."""
+        """Record that the publisher began again; raises StorageError."""
         self._note(EpochRecord, epoch=epoch, reason=reason)
 
     def note_alive(self, *, connected: bool, since: int) -> None:

@@ -2,9 +2,10 @@
 
 The protocol, each step of which may be the last before a crash:
 
-1. refused unless every place that the CAS root remembers can be reached in the manifests and every
-   line of them is sound and understood: a lost line may be the one that needs an object
-   (`casfs.survey`; who accepts damage by its name has what it may concern left alone);
+1. what expired is made durable, for the objects go by it. Refused unless every place that the CAS
+   root remembers can be reached in the manifests and every line of them is sound and understood: a
+   lost line may be the one that needs an object (`casfs.survey`; who accepts damage by its name has
+   what it may concern left alone);
 2. shard by shard, under its exclusive lock: the tails of all manifests are read, and an object that
    no living record of any broadcast needs is renamed into the trash. A writer holds the same lock,
    shared, from its look for an object until its line is durable, so there is nothing in between;
@@ -30,7 +31,7 @@ from casfs.errors import (
     storage_error,
 )
 from casfs.expire import disk_space, refresh_index
-from casfs.expiries import lock_expiries
+from casfs.expiries import lock_expiries, make_expiries_durable
 from casfs.index.expiring import (
     expired_objects,
     is_needed,
@@ -103,6 +104,7 @@ def collect(
     with contextlib.ExitStack() as held:
         if act:
             held.enter_context(lock_expiries(archive.roots))
+            make_expiries_durable(archive)
         survey = held.enter_context(Survey(archive, strict=True, accept=accept))
         survey.check_accepted()
         if orphans and not survey.index.broadcasts():
@@ -229,11 +231,19 @@ class _Collector:
         return os.path.lexists(self._archive.objects.path(digest))
 
     def _sound(self, digest: Digest) -> bool:
-        """Say whether the store holds the object: the last good copy may be the one thrown away."""
+        """Say whether the store holds the object, and would after a power cut; raises OSError.
+
+        The last good copy may be the one thrown away.
+        """
         try:
-            return self._archive.objects.check(digest) is None
+            if self._archive.objects.check(digest) is not None:
+                return False
         except ObjectNotFoundError:
             return False
+        if self._act:
+            # Whoever put it there may not have come to that yet.
+            sync_directory(os.path.dirname(self._archive.objects.path(digest)))
+        return True
 
 
 def _forget_samples(archive: Archive, gone: Sequence[Digest]) -> None:

@@ -110,7 +110,6 @@ class _Restorer:
         self._archive = archive
         self._index = index
         self._act = act
-        self._settled: set[str] = set()
         self._trash: dict[Digest, list[str]] = {}
         for item in trashed(archive.roots.cas):
             self._trash.setdefault(item.digest, []).append(item.path)
@@ -189,13 +188,11 @@ class _Restorer:
         return True
 
     def _settle(self, digest: Digest) -> None:
-        """Make names durable that were there: a killed restore may have left them in memory."""
-        shard = digest[:2]
-        if shard not in self._settled:
-            with exclusive_shard(self._archive.objects, shard) as descriptor:
-                os.fsync(descriptor)
-                check_alive(self._archive.objects.path(digest))
-            self._settled.add(shard)
+        """Make a name durable that was there: a killed restore may have left it in memory."""
+        # For each one: a writer may have come to the same shard since, and been killed likewise.
+        with exclusive_shard(self._archive.objects, digest[:2]) as descriptor:
+            os.fsync(descriptor)
+            check_alive(self._archive.objects.path(digest))
 
     def _stored(self, digest: Digest) -> bool:
         return os.path.lexists(self._archive.objects.path(digest))

@@ -276,9 +276,7 @@ class CollectionMachine(RuleBasedStateMachine):
             assert named <= stored(self.archive) | in_trash(self.archive) | moved
 
 
-CollectionMachine.TestCase.settings = settings(
-    max_examples=15, stateful_step_count=14, deadline=None
-)
+CollectionMachine.TestCase.settings = settings(max_examples=15, stateful_step_count=14)
 test_collection_machine = CollectionMachine.TestCase
 
 

@@ -121,7 +121,7 @@ def views(tree: Tree) -> Iterator[tuple[Directory, str, Node]]:
         yield from walk(root)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(sealed_contents())
 def test_the_views_of_what_can_be_played_are_a_tree(content: Content) -> None:
     spool = Spool(None)

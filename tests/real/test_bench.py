@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ingest.backends.choice import available_backends
 from tools.benchmarks.measuring import BenchError, Measurement, run_command, run_task
 from tools.benchmarks.reporting import (
     Results,
@@ -66,7 +67,7 @@ def bench(*arguments: str, path: str | None = None) -> subprocess.CompletedProce
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
     )
 
 
@@ -120,7 +121,8 @@ INGEST_ROWS = [
     ("receive 10 kB groups, aioquic", "moq-rs"),
     ("receive 10 kB groups, qh3", "moq-rs"),
     ("record 1 MB groups", "receive only"),
-    ("20 live tracks of 20 Mbit/s", "one core"),
+    ("record 1 MB groups", "receive, hash, write, fsync"),
+    *(("20 live tracks of 20 Mbit/s", "one core") for _ in available_backends()),
     ("recorder with 64 groups of 1 MB open", "the bound"),
 ]
 

@@ -7,6 +7,7 @@ sentence, what breaks it, a text that it must catch and one that it must let pas
 from __future__ import annotations
 
 import ast
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -200,13 +201,17 @@ def read(name: str, source: str, *, is_package: bool = False) -> Module:
     return Module(name, tuple(reader.imports), tuple(reader.calls))
 
 
-def modules_of_the_house() -> Iterator[Module]:
-    for package in ("casfs", "ingest"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            is_package = parts[-1] == "__init__"
-            name = ".".join(parts[:-1] if is_package else parts)
-            yield read(name, path.read_text(encoding="utf-8"), is_package=is_package)
+@functools.cache
+def modules_of_the_house() -> tuple[Module, ...]:
+    return tuple(
+        read(name_of(path), path.read_text(encoding="utf-8"), is_package=path.stem == "__init__")
+        for package in ("casfs", "ingest")
+        for path in sorted((ROOT / package).rglob("*.py"))
+    )
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def within(name: str, *places: str) -> bool:
