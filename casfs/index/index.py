@@ -29,12 +29,7 @@ from casfs.index.rows import (
     TrackRow,
     TrackSummary,
 )
-from casfs.index.schema import (
-    SCHEMA_VERSION,
-    STATEMENTS,
-    create_same_tables,
-    create_tables,
-)
+from casfs.index.schema import SCHEMA_VERSION, STATEMENTS, create_same_tables, create_tables
 from casfs.manifests.record import Line, Position, Record
 from casfs.timestamps import HOUR
 
@@ -128,15 +123,11 @@ class Index:
         With ``like``, an index of the same archive, its tables are copied, which is quicker.
         """
         connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        try:
-            if like is None:
-                create_tables(connection, store)
-            else:
-                create_same_tables(connection, store, like.select(STATEMENTS))
-            return cls(connection, None)
-        except BaseException:
-            connection.close()
-            raise
+        if like is None:
+            create_tables(connection, store)
+        else:
+            create_same_tables(connection, store, like.select(STATEMENTS))
+        return cls(connection, None)
 
     def close(self) -> None:
         """Close the file."""

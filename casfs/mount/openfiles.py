@@ -51,8 +51,12 @@ class OpenObject:
         opened: OpenedObject,
         workers: Workers,
         report: Callable[[DamagedObjectError], Awaitable[None]],
+        *,
+        known: bool = False,
     ) -> None:
         self.node = node
+        self.known = known
+        """Whether the object was open already, for somebody else or ahead of whoever opened it."""
         self._descriptor = opened.descriptor
         self._blocks = opened.blocks
         self._contents = opened.contents

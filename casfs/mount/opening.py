@@ -62,7 +62,7 @@ class ObjectOpener:
         again = None if self._disk_may_hang else self._objects.open_again(node.payload)
         if again is not None:
             self._counters.opened(hashed=False)
-            return self._opened(node, again)
+            return self._opened(node, again, known=True)
         blocks = await self._block_hashes(node.payload)
         try:
             opened = await self._workers.open(self._open, node.payload, blocks)
@@ -93,8 +93,9 @@ class ObjectOpener:
                     found.append(opened)
         return found
 
-    def _opened(self, node: StoredFile, opened: OpenedObject) -> OpenObject:
-        return OpenObject(node, opened, self._workers, partial(self._report, node, read=True))
+    def _opened(self, node: StoredFile, opened: OpenedObject, *, known: bool = False) -> OpenObject:
+        report = partial(self._report, node, read=True)
+        return OpenObject(node, opened, self._workers, report, known=known)
 
     async def prepare(self, files: Sequence[StoredFile]) -> None:
         """Have the files' objects verified and in the page cache, for opens that will come.

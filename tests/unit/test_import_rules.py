@@ -96,6 +96,7 @@ PURE = (
     "casfs.mount.tree",
     "casfs.mount.filenames",
     "casfs.mount.inodes",
+    "casfs.mount.recent",
     "casfs.mount.broadcasts",
     "casfs.mount.views",
     "ingest.moq",
