@@ -99,6 +99,8 @@ class Following:
             now = self._clock()
             if self._timeline.ended or (now < self._fresh_until and not ended):
                 return self._timeline
+            # Of what comes while this looks and derives nothing is known: it is not late.
+            seen = min(self._now(), self._end)
             rows = self._new_rows()
             payloads: list[Payload] = []
             for own in rows.values():
@@ -108,7 +110,7 @@ class Following:
             ready: list[Segment] = []
             for payload in sorted(payloads, key=attrgetter("received")):
                 ready += self._segmenter.add(payload, self._descriptions)
-            ready += self._segmenter.wait(min(self._now(), self._end))
+            ready += self._segmenter.wait(seen)
             if ended:
                 ready += self._segmenter.flush()
             self._add(ready, rows, ended=ended)
