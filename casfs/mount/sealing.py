@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from casfs.index.rows import SealRow
@@ -36,14 +37,10 @@ def sealed_hours(
         if hour in own:
             found[hour] = own[hour]
             continue
-        first = _first_commit(lookup, broadcast, hour)
-        later = [
-            seal.through
-            for seal in seals
-            if seal.hour > hour and first is not None and seal.through >= first
-        ]
-        if later:
-            found[hour] = SealRow(hour, min(later))
+        later = [seal.through for seal in seals if seal.hour > hour]
+        through = _closing(lookup, broadcast, hour, sorted(later)) if later else None
+        if through is not None:
+            found[hour] = SealRow(hour, through)
     return found
 
 
@@ -57,10 +54,33 @@ def sealed_day(
     return tuple(sealed[hour] for hour in hours)
 
 
+def _closing(
+    lookup: Lookup, broadcast: BroadcastRow, hour: int, throughs: Sequence[int]
+) -> int | None:
+    """Return the lowest of these commit numbers by which the hour had media.
+
+    Always the same one: what stood first may have been superseded since by a later record.
+    """
+    first = _first_commit(lookup, broadcast, hour)
+    if first is None:
+        return None
+    place = bisect_left(throughs, first)
+    while place and _stood(lookup, broadcast, SealRow(hour, throughs[place - 1])):
+        place -= 1
+    return throughs[place] if place < len(throughs) else None
+
+
+def _stood(lookup: Lookup, broadcast: BroadcastRow, seal: SealRow) -> bool:
+    return any(lookup.sealed(track, seal) for track in media_tracks(lookup, broadcast))
+
+
 def _first_commit(lookup: Lookup, broadcast: BroadcastRow, hour: int) -> int | None:
-    start, stop = hour * HOUR, (hour + 1) * HOUR
+    """Return the lowest commit number of the hour's media, of which there may be very much."""
     firsts = (
-        next(iter(lookup.groups(track, start, stop)), None)
+        entry.n
         for track in media_tracks(lookup, broadcast)
+        for entry in lookup.group_entries(track, hour, after=0, most=1)
     )
-    return min((row.n for row in firsts if row is not None), default=None)
+    extents = (lookup.extent(broadcast.number, n) for n in firsts)
+    rows = (row for extent in extents if extent is not None for row in extent.group_rows())
+    return min((row.n for row in rows), default=None)

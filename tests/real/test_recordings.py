@@ -412,6 +412,23 @@ def test_a_sealed_hour_is_made_of_what_stood_when_it_was_sealed(tmp_path: Path) 
         assert pieces(Archive(archive.roots, index_path=str(tmp_path / "index"))) == before
 
 
+def test_a_sealed_hour_is_played_with_the_init_that_there_was(tmp_path: Path) -> None:
+    archive = make_archive(tmp_path)
+    clock = Clock(START)
+    nameless = [
+        structs.replace(item, init=None)
+        for item in groups_of(media(FIRST), received=START, epoch=1)
+    ]
+    with archive.writer("demo/tv", clock=clock) as writer:
+        writer.commit(nameless)
+        clock.now = START + HOUR
+        writer.seal_hours(0)
+        before = pieces(archive)
+        other = groups_of(media(SECOND_RUN), received=clock.now, epoch=1)[0]
+        writer.commit([structs.replace(other, sequence=1)])
+        assert pieces(Archive(archive.roots, index_path=str(tmp_path / "index"))) == before
+
+
 def pieces(archive: Archive) -> Sequence[Literal | Extent]:
     """Return what the hour's file is made of."""
     with (
