@@ -197,6 +197,18 @@ def test_the_epochs_playlists_play_as_files(mount: Path, recorded: Recorded) -> 
     assert [stream.codec_name for stream in report.streams] == ["h264", "aac"]
 
 
+def test_sound_and_picture_behind_a_gap_are_in_one_segment(mount: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(sorted(os.listdir(mount / HLS / "seg"))[:4]):
+        segment = (mount / HLS / "init-1.mp4").read_bytes() + (
+            mount / HLS / "seg" / name
+        ).read_bytes()
+        path = write(tmp_path / f"{number}.mp4", segment)
+        times = [
+            float(packet.dts_time) for packet in (*packets(path, "v:0"), *packets(path, "a:0"))
+        ]
+        assert max(times) - min(times) < 2.2, name
+
+
 def test_the_days_playlist_tells_of_gap_and_restart(mount: Path) -> None:
     text = (mount / HLS / "media.m3u8").read_text()
     assert text.count("#EXT-X-DISCONTINUITY\n") == 3
