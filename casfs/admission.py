@@ -33,18 +33,41 @@ def check_heads(roots: Roots, directory: str) -> Heads | None:
 
     Raises ForeignRootError if the manifests are older than that, StorageError.
     """
-    missing = set(remembered_broadcasts(roots.cas)) - set(broadcast_directories(roots.manifests))
-    lost = min(missing) if missing else None
+    check_broadcasts(roots)
+    return check_journals(roots, directory)
+
+
+def check_broadcasts(roots: Roots) -> list[str]:
+    """Return the (encoded) directories of all broadcasts that the CAS root remembers.
+
+    Raises ForeignRootError if the manifest root lacks any, StorageError.
+    """
+    remembered = remembered_broadcasts(roots.cas)
+    missing = set(remembered) - set(broadcast_directories(roots.manifests))
+    if missing:
+        raise _older(roots, min(missing))
+    return remembered
+
+
+def check_journals(roots: Roots, directory: str) -> Heads | None:
+    """Return what the CAS root remembers of one broadcast, if its journals reach that.
+
+    Raises ForeignRootError, StorageError.
+    """
     heads = read_heads(roots.cas, directory)
-    if lost is None and heads is not None:
-        lost = min(map(str, unreachable(heads, roots.manifests, directory)), default=None)
-    if lost is not None:
-        raise ForeignRootError(
-            f"the manifest root {roots.manifests} is older than the CAS root remembers: "
-            f"{lost} lacks records that were acknowledged",
-            advice="is it a backup or a snapshot? restore the newest manifests",
-        )
+    if heads is not None:
+        lost = unreachable(heads, roots.manifests, directory)
+        if lost:
+            raise _older(roots, str(min(lost)))
     return heads
+
+
+def _older(roots: Roots, lost: str) -> ForeignRootError:
+    return ForeignRootError(
+        f"the manifest root {roots.manifests} is older than the CAS root remembers: "
+        f"{lost} lacks records that were acknowledged",
+        advice="is it a backup or a snapshot? restore the newest manifests",
+    )
 
 
 @contextlib.contextmanager

@@ -2,60 +2,52 @@
 
 The protocol, each step of which may be the last before a crash:
 
-1. refused unless every place that the CAS root remembers can be reached in the manifests and every
-   line of them is sound and understood: a lost line may be the one that needs an object
-   (`casfs.survey`; who accepts damage by its name has what it may concern left alone);
+1. what expired is made durable, for the objects go by it. Refused unless every place that the CAS
+   root remembers can be reached in the manifests and every line of them is sound and understood: a
+   lost line may be the one that needs an object (`casfs.survey`; who accepts damage by its name has
+   what it may concern left alone);
 2. shard by shard, under its exclusive lock: the tails of all manifests are read, and an object that
    no living record of any broadcast needs is renamed into the trash. A writer holds the same lock,
    shared, from its look for an object until its line is durable, so there is nothing in between;
 3. what has lain in the trash for the grace period is deleted, the oldest first.
 
-`restore` goes the other way: first the objects come back, then a record says that the hour lives.
+`casfs.restore` goes the other way.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from casfs.digest import Digest
-from casfs.durable import check_alive, make_directory, open_directory, sync_directory
+from casfs.durable import make_directory, sync_directory
 from casfs.errors import (
     ForeignRootError,
-    NotFoundError,
     ObjectNotFoundError,
     UsageError,
     storage_error,
 )
 from casfs.expire import disk_space, refresh_index
-from casfs.expiries import ExpiryWriter, lock_expiries
+from casfs.expiries import lock_expiries, make_expiries_durable
 from casfs.index.expiring import (
     expired_objects,
-    hours_naming,
     is_needed,
     named_objects,
-    revived_objects,
 )
-from casfs.index.holdings import holdings
 from casfs.index.samples import SUFFIX as SAMPLES_SUFFIX
 from casfs.index.samples import SampleIndex
-from casfs.objects.local import OBJECTS, SUFFIX, hash_descriptor
-from casfs.retention import Policy, undo
+from casfs.objects.local import SUFFIX, exclusive_shard
 from casfs.survey import Survey
-from casfs.timestamps import HOUR
 from casfs.trash import TRASH, bag_name, trashed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from casfs.archive import Archive
-    from casfs.index.holdings import Holding
-    from casfs.index.index import Index
+    from casfs.digest import Digest
 
 
 class Amount(Struct):
@@ -81,32 +73,9 @@ class Collection(Struct, frozen=True):
     waiting: Amount
     """Still in the trash."""
     needed: int
-    """Objects in the trash that a record needs and the store lacks: never deleted."""
+    """Objects in the trash that a record needs and the store has not, or damaged: never deleted."""
     protected: int
     """Objects that stay since a line that was lost to accepted damage may need them."""
-
-
-class RestoredHour(Struct, frozen=True):
-    """An hour that was restored, or would be, or cannot be."""
-
-    broadcast: str
-    hour: int
-    """Since the Unix epoch."""
-    lost: int
-    """How many of its objects are neither in the store nor, sound, in the trash; 0: restored."""
-
-
-class Selection(Struct, frozen=True):
-    """Which expired hours; what is not given selects all."""
-
-    broadcasts: tuple[str, ...] = ()
-    """Names or globs."""
-    since: int | None = None
-    """Hours that end after this instant, nanoseconds UTC."""
-    until: int | None = None
-    """Hours that begin before it."""
-    objects: tuple[Digest, ...] = ()
-    """Hours with a record that names one of these."""
 
 
 def collect(
@@ -135,6 +104,7 @@ def collect(
     with contextlib.ExitStack() as held:
         if act:
             held.enter_context(lock_expiries(archive.roots))
+            make_expiries_durable(archive)
         survey = held.enter_context(Survey(archive, strict=True, accept=accept))
         survey.check_accepted()
         if orphans and not survey.index.broadcasts():
@@ -153,42 +123,6 @@ def collect(
             refresh_index(archive)
             _forget_samples(archive, collector.gone)
     return collector.outcome()
-
-
-def restore(
-    archive: Archive,
-    selection: Selection,
-    *,
-    act: bool,
-    clock: Callable[[], int] = time.time_ns,
-) -> list[RestoredHour]:
-    """Bring expired hours back, with their objects; an hour that lacks any stays as it is.
-
-    Without ``act`` only say which. Raises NotFoundError if nothing that expired is selected,
-    ForeignRootError, CollectorLockedError, UnsupportedFormatError, StorageError.
-    """
-    with contextlib.ExitStack() as held:
-        if act:
-            held.enter_context(lock_expiries(archive.roots))
-            # Whoever restored before may have been killed before the index knew of it.
-            refresh_index(archive)
-        survey = held.enter_context(Survey(archive, strict=False))
-        restorer = _Restorer(archive, survey.index, act=act)
-        try:
-            results = [
-                result
-                for holding in holdings(survey.index)
-                for result in restorer.restore(holding, selection, clock)
-            ]
-        except OSError as error:
-            raise storage_error(error, "restoring in", archive.roots.cas) from error
-        if not results:
-            raise NotFoundError(
-                "nothing that has expired is selected", advice="casfs ls shows what has not"
-            )
-        if act:
-            refresh_index(archive)
-    return results
 
 
 class _Collector:
@@ -229,7 +163,7 @@ class _Collector:
             elif item.digest in self._protected:
                 self._waiting.add(item.size)
                 self._left.add(item.digest)
-            elif is_needed(self._survey.index, item.digest) and not self._stored(item.digest):
+            elif is_needed(self._survey.index, item.digest) and not self._sound(item.digest):
                 self._waiting.add(item.size)
                 self._needed += 1
             else:
@@ -279,7 +213,7 @@ class _Collector:
 
     def _move(self, shard: str, found: Mapping[Digest, int]) -> None:
         make_directory(self._bag)
-        with _exclusive(self._archive, shard) as descriptor:
+        with exclusive_shard(self._archive.objects, shard) as descriptor:
             self._survey.refresh()
             for digest, size in found.items():
                 if is_needed(self._survey.index, digest):
@@ -296,77 +230,19 @@ class _Collector:
     def _stored(self, digest: Digest) -> bool:
         return os.path.lexists(self._archive.objects.path(digest))
 
+    def _sound(self, digest: Digest) -> bool:
+        """Say whether the store holds the object, and would after a power cut; raises OSError.
 
-class _Restorer:
-    def __init__(self, archive: Archive, index: Index, *, act: bool) -> None:
-        self._archive = archive
-        self._index = index
-        self._act = act
-        self._trash: dict[Digest, list[str]] = {}
-        for item in trashed(archive.roots.cas):
-            self._trash.setdefault(item.digest, []).append(item.path)
-
-    def restore(
-        self, holding: Holding, selection: Selection, clock: Callable[[], int]
-    ) -> Iterator[RestoredHour]:
-        """Restore the selected hours of a broadcast; raises OSError."""
-        number = holding.broadcast.number
-        back: list[int] = []
-        for hour in self._selected(holding, selection):
-            changed = undo(holding, [hour])
-            lost = {
-                digest
-                for other, state in changed.items()
-                for digest in revived_objects(self._index, number, other, state)
-                if not self._bring(digest)
-            }
-            if not lost:
-                back.append(hour)
-            yield RestoredHour(holding.broadcast.name, hour, len(lost))
-        if back and self._act:
-            writer = ExpiryWriter(self._archive, clock=clock)
-            writer.restore(holding.broadcast, undo(holding, back))
-
-    def _selected(self, holding: Holding, selection: Selection) -> Sequence[int]:
-        hours = {hour for hour, state in holding.expired.items() if state.through}
-        if not Policy(broadcasts=selection.broadcasts).wants(holding.broadcast.name):
-            return ()
-        if selection.objects:
-            hours &= {
-                hour
-                for digest in selection.objects
-                for hour in hours_naming(self._index, holding.broadcast.number, digest)
-            }
-        return sorted(
-            hour
-            for hour in hours
-            if (selection.since is None or (hour + 1) * HOUR > selection.since)
-            and (selection.until is None or hour * HOUR < selection.until)
-        )
-
-    def _bring(self, digest: Digest) -> bool:
-        """Say whether an object is in the store, or could be put back from the trash."""
-        stored = self._archive.objects.path(digest)
-        if os.path.lexists(stored):
-            return True
-        paths = self._trash.get(digest, [])
-        if not self._act:
-            return bool(paths)
-        # It may have been thrown away more than once, and not every copy be sound.
-        path = next((path for path in reversed(paths) if _is_sound(path, digest)), None)
-        if path is None:
+        The last good copy may be the one thrown away.
+        """
+        try:
+            if self._archive.objects.check(digest) is not None:
+                return False
+        except ObjectNotFoundError:
             return False
-        with _exclusive(self._archive, digest[:2]) as descriptor:
-            if not os.path.lexists(stored):
-                os.rename(path, stored)
-            os.fsync(descriptor)
-            # A record on another disk is going to rely on it.
-            check_alive(stored)
-        bag = os.path.dirname(path)
-        sync_directory(bag)
-        with contextlib.suppress(OSError):
-            # It is rarely empty already.
-            os.rmdir(bag)
+        if self._act:
+            # Whoever put it there may not have come to that yet.
+            sync_directory(os.path.dirname(self._archive.objects.path(digest)))
         return True
 
 
@@ -378,22 +254,3 @@ def _forget_samples(archive: Archive, gone: Sequence[Digest]) -> None:
             contextlib.closing(SampleIndex.open(archive.index_path)) as samples,
         ):
             samples.forget(gone)
-
-
-def _is_sound(path: str, digest: Digest) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return False
-    try:
-        return hash_descriptor(descriptor)[0] == digest
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _exclusive(archive: Archive, shard: str) -> Iterator[int]:
-    """Hold a shard with no writer between its look and its line; gives its descriptor."""
-    with open_directory(os.path.join(archive.roots.cas, OBJECTS, shard)) as descriptor:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from casfs.admission import check_heads
+from casfs.admission import check_broadcasts, check_journals
 from casfs.errors import ForeignRootError, ObjectNotFoundError, storage_error
 from casfs.expiries import ExpiryWriter, check_expiry_heads, lock_expiries
-from casfs.heads import read_heads, remembered_broadcasts
 from casfs.index.expiring import expired_objects
 from casfs.index.holdings import holdings, received_bytes
 from casfs.index.index import Index, IndexFault
@@ -90,9 +89,8 @@ def check_all_heads(archive: Archive) -> dict[JournalPlace, Position]:
     """
     roots = archive.roots
     places = check_expiry_heads(archive)
-    for directory in remembered_broadcasts(roots.cas):
-        check_heads(roots, directory)
-        heads = read_heads(roots.cas, directory)
+    for directory in check_broadcasts(roots):
+        heads = check_journals(roots, directory)
         if heads is None:
             continue
         if heads.store != archive.store_id:

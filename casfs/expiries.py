@@ -20,13 +20,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from casfs.archive import WRITER
-from casfs.durable import make_directory, open_directory
+from casfs.durable import check_alive, make_directory, open_directory
 from casfs.errors import CollectorLockedError, ForeignRootError, storage_error
 from casfs.heads import ExpiryHeads, read_expiry_heads, write_expiry_heads
 from casfs.manifests.chain import reaches
 from casfs.manifests.expiry import NOTHING_EXPIRED
 from casfs.manifests.journal import Journal, JournalIdentity
-from casfs.manifests.layout import EXPIRIES, expiry_place
+from casfs.manifests.layout import EXPIRIES, expiry_place, expiry_places
 from casfs.manifests.record import ExpiredRecord, Record, RestoredRecord
 from casfs.manifests.recovery import recover_tail
 from casfs.timestamps import HOUR, format_time
@@ -86,6 +86,24 @@ def lock_expiries(roots: Roots) -> Iterator[None]:
         except OSError as error:
             raise storage_error(error, "locking", path) from error
         yield
+
+
+def make_expiries_durable(archive: Archive) -> None:
+    """Make durable what was decided; use it while `lock_expiries` is held. Raises StorageError.
+
+    Whoever recorded it may have been killed before it was: a power cut would take it back, and the
+    objects that had gone by it would be missed.
+    """
+    root = archive.roots.manifests
+    for place in expiry_places(root):
+        directory = place.directory(root)
+        tail = recover_tail(directory)
+        if tail.position is not None:
+            path = os.path.join(directory, tail.position.segment)
+            try:
+                check_alive(path)
+            except OSError as error:
+                raise storage_error(error, "syncing", path) from error
 
 
 class ExpiryWriter:

@@ -2,7 +2,8 @@
 
 A relay never says that it has told everything. Its first answers count as complete once nothing
 has come for `Settling.quiet` seconds. When a session is lost nothing is known of the broadcasts:
-what the next session, its first answers complete, does not announce again has ended meanwhile.
+what the next session, its first answers complete, does not announce again has ended meanwhile. A
+relay that ends the announcements alone is asked again in the same session.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from msgspec import Struct, field
 from casfs.errors import CertificateError, NegotiationError, RelayError
 from ingest.backoff import Backoff
 from ingest.credentials import Credentials
-from ingest.moq.events import BroadcastAnnounced, BroadcastEnded
+from ingest.moq.events import AnnouncementsEnded, BroadcastAnnounced, BroadcastEnded
 from ingest.session import Session, SessionOptions, open_session
 from ingest.tls import TlsOptions
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from ingest.record_options import Connect
 
 _LOG = logging.getLogger(__name__)
+
+_ASK_AGAIN = 5.0
+"""Seconds until a relay is asked again that has ended its announcements."""
 
 
 class Settling(Struct, frozen=True):
@@ -155,15 +159,16 @@ async def follow_broadcasts(
             url = options.credentials.url(options.url)
             async with connect(url, tls=options.tls, options=options.session) as session:
                 connected = True
-                session.announce(options.prefix)
-                await _first_answers(session, options.settling, take)
-                for change in directory.settle(clock()):
-                    tell(change)
-                backoff.reset()
-                trouble = ""
                 while True:
-                    for event in await session.next_events():
-                        take(event)
+                    session.announce(options.prefix)
+                    await _first_answers(session, options.settling, take)
+                    for change in directory.settle(clock()):
+                        tell(change)
+                    backoff.reset()
+                    trouble = ""
+                    await _until_ended(session, take)
+                    directory.lose()
+                    await trio.sleep(_ASK_AGAIN)
         except RelayError as error:
             if not connected and isinstance(error, CertificateError | NegotiationError):
                 raise
@@ -196,6 +201,18 @@ async def _follow_until_stopped(options: DiscoverOptions, tell: Callable[[Change
             nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+async def _until_ended(session: Session, take: Callable[[Event], None]) -> None:
+    """Take what comes until the relay ends the announcements; that then ends no broadcast."""
+    while True:
+        events = await session.next_events()
+        ended = any(isinstance(event, AnnouncementsEnded) for event in events)
+        for event in events:
+            if not (ended and isinstance(event, BroadcastEnded)):
+                take(event)
+        if ended:
+            return
 
 
 async def _first_answers(

@@ -10,6 +10,8 @@ and the two must not be taken for each other. The rules, in this order:
 - an unknown sequence below everything that earlier generations of subscriptions have seen does,
   too, if what they have seen spans more time than any relay holds back: an older group of the same
   publisher would have had to come with it;
+- media time that goes back, by more than `REORDER`, from one sequence to a higher one, is a
+  publisher that goes on with the sequences of the one before it: a new epoch;
 - everything else continues the epoch.
 
 What is recorded is remembered for a while and looked up in the archive beyond that, so that one
@@ -17,7 +19,12 @@ identity (track, epoch, sequence) never gets two contents, however long ago the 
 
 The epoch is one number for the broadcast: a new one opened by one track holds for all. Groups that
 come later over subscriptions of an earlier generation are the old publisher's last ones, and still
-belong to the epoch before.
+belong to the epoch before. Where only time tells the two publishers apart, their sequences are one
+row: what lies within the old one's is the old one's, and what lies between the two is, if it goes
+on where that left off, or is later than what follows it. So one restart opens one epoch, however
+many tracks see it.
+
+A track whose time goes back again and again tells no time at all, and is not believed.
 """
 
 from __future__ import annotations
@@ -27,18 +34,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from casfs.digest import Digest, digest_of_parts
 from casfs.timestamps import NANOSECONDS
+from ingest.epoch_memory import HELD_BACK, EpochMemory, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-REMEMBERED = 1 << 14
-"""Sequences remembered for each track; relays redeliver some seconds or minutes, not hours."""
 
-HELD_BACK = 90 * NANOSECONDS
-"""More than the age up to which we let relays deliver old groups."""
+REORDER = 5 * NANOSECONDS
+"""How far media time may go back, from one group to the next, and still go on."""
+
+_AGAIN, _BACK = "sequences began again", "media time went back"
+
+_EPOCHS_REMEMBERED = 3
+"""Before the current one."""
+_JUMPS, _JUMPS_WITHIN = 3, 600 * NANOSECONDS
+"""A track that jumps back so often in this time is not believed."""
 
 
 class Verdict(enum.Enum):
@@ -50,17 +64,6 @@ class Verdict(enum.Enum):
     """Record it: it is the same group as an incomplete one, and more of it."""
     KNOWN = "known"
     """It is recorded already."""
-
-
-class Seen(Struct, frozen=True):
-    """A group as it came or is recorded."""
-
-    digest: Digest
-    size: int
-    """Bytes."""
-    complete: bool
-    received: int
-    """When its first byte came, nanoseconds UTC."""
 
 
 class Decision(Struct, frozen=True):
@@ -82,64 +85,16 @@ class History(Protocol):
         """Return the digest of a group's first ``size`` bytes; None if it cannot be read."""
 
 
-class _Track:
-    """What is remembered of a track in one epoch."""
-
-    __slots__ = ("first", "floor", "generation", "highest", "horizon", "last", "lowest", "seen")
-
-    def __init__(self) -> None:
-        self.seen: dict[int, Seen] = {}
-        self.generation: int | None = None
-        self.lowest: int | None = None
-        self.highest: int | None = None
-        self.first = self.last = 0
-        """When the earliest and the latest group came, nanoseconds UTC."""
-        self.floor: int | None = None
-        """Nothing below it can come from the same publisher any more."""
-        self.horizon = -1
-        """Up to here groups may be recorded that are not remembered."""
-
-    def enter(self, generation: int) -> None:
-        """Take that a group of this generation of subscriptions has come."""
-        if self.generation == generation:
-            return
-        self.generation = generation
-        self.floor = self.lowest if self.last - self.first > HELD_BACK else None
-
-    def remember(self, sequence: int, seen: Seen) -> None:
-        self.seen.pop(sequence, None)
-        self.seen[sequence] = seen
-        if self.lowest is None or self.highest is None:
-            self.lowest = self.highest = sequence
-            self.first = self.last = seen.received
-        self.lowest, self.highest = min(self.lowest, sequence), max(self.highest, sequence)
-        self.first, self.last = min(self.first, seen.received), max(self.last, seen.received)
-        if len(self.seen) > REMEMBERED:
-            oldest = next(iter(self.seen))
-            del self.seen[oldest]
-            self.horizon = max(self.horizon, oldest)
-
-
-class _Epoch:
-    __slots__ = ("generation", "number", "tracks")
-
-    def __init__(self, number: int, generation: int) -> None:
-        self.number = number
-        self.generation = generation
-        """Of the subscription that opened it."""
-        self.tracks: dict[str, _Track] = {}
-
-    def track(self, name: str) -> _Track:
-        return self.tracks.setdefault(name, _Track())
-
-
 class EpochTracker:
     """Decides group by group; ``history`` is asked about what is remembered no more."""
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._current = _Epoch(1, 0)
-        self._previous: _Epoch | None = None
+        self._current = EpochMemory(1, 0)
+        self._jumps: dict[str, list[int]] = {}
+        """When the media time of a track has gone back, nanoseconds UTC."""
+        self.reason = ""
+        """Why the current epoch began."""
 
     @property
     def epoch(self) -> int:
@@ -149,37 +104,42 @@ class EpochTracker:
     def restore(self, track: str, epoch: int, sequence: int, seen: Seen) -> None:
         """Remember a group that was recorded before; call in the order of a track's commits."""
         self.restore_highest(track, epoch, sequence)
-        if epoch == self.epoch:
-            self._current.track(track).remember(sequence, seen)
+        known = self._known(epoch)
+        if known is not None:
+            known.track(track).remember(sequence, seen)
 
     def restore_highest(self, track: str, epoch: int, sequence: int) -> None:
         """Take that groups of a track up to this one were recorded before."""
         if epoch > self.epoch:
-            self._current = _Epoch(epoch, 0)
-        if epoch == self.epoch:
-            state = self._current.track(track)
+            before = self._current if self._current.tracks else None
+            self._current = EpochMemory(epoch, 0, before=before)
+            self._forget()
+        known = self._known(epoch)
+        if known is not None:
+            state = known.track(track)
             state.horizon = max(state.horizon, sequence)
 
     def observe(
         self, track: str, sequence: int, frames: Sequence[bytes], seen: Seen, *, generation: int
     ) -> Decision:
         """Decide on a group that came over a subscription of this ``generation`` (from 1 on)."""
-        epoch = self._epoch_of(generation)
+        epoch = self._placed(self._epoch_of(generation), track, sequence, seen)
         state = epoch.track(track)
         state.enter(generation)
-        before = state.seen.get(sequence)
-        if before is None and sequence <= state.horizon:
-            before = self._history.find(track, epoch.number, sequence)
+        before = self._recorded(epoch, track, sequence)
         if before is None:
             if state.floor is not None and sequence < state.floor:
-                return self._begin(track, sequence, seen, generation)
+                return self._begin(track, sequence, seen, generation, _AGAIN)
+            if epoch is self._current and self._goes_back(track, sequence, seen):
+                return self._begin(track, sequence, seen, generation, _BACK)
             state.remember(sequence, seen)
             return Decision(Verdict.NEW, epoch.number, None)
         prefix = partial(self._history.prefix, track, epoch.number, sequence)
         verdict = _compare(before, seen, frames, prefix)
         if verdict is Verdict.NEW:
-            return self._begin(track, sequence, seen, generation)
-        state.remember(sequence, seen if verdict is Verdict.BETTER else before)
+            return self._begin(track, sequence, seen, generation, _AGAIN)
+        known = before if before.time is not None else replace(before, time=seen.time)
+        state.remember(sequence, seen if verdict is Verdict.BETTER else known)
         return Decision(verdict, epoch.number, before)
 
     def missing(self, track: str, first: int, last: int) -> list[tuple[int, int]]:
@@ -201,17 +161,100 @@ class EpochTracker:
 
     def highest(self, track: str) -> int | None:
         """Return the highest sequence that is recorded of a track in this epoch."""
-        state = self._current.track(track)
-        highest = state.horizon if state.highest is None else max(state.horizon, state.highest)
+        highest = self._current.highest(track)
         return highest if highest >= 0 else None
 
-    def _epoch_of(self, generation: int) -> _Epoch:
-        late = self._previous is not None and generation < self._current.generation
-        return self._previous if late and self._previous is not None else self._current
+    def _epoch_of(self, generation: int) -> EpochMemory:
+        before = self._current.before
+        late = before is not None and generation < self._current.generation
+        return before if late and before is not None else self._current
 
-    def _begin(self, track: str, sequence: int, seen: Seen, generation: int) -> Decision:
-        self._previous = self._current
-        self._current = _Epoch(self.epoch + 1, generation)
+    def _known(self, number: int) -> EpochMemory | None:
+        epoch: EpochMemory | None = self._current
+        while epoch is not None and epoch.number != number:
+            epoch = epoch.before
+        return epoch
+
+    def _forget(self) -> None:
+        epoch = self._current
+        for _ in range(_EPOCHS_REMEMBERED):
+            if epoch.before is None:
+                return
+            epoch = epoch.before
+        epoch.before = None
+
+    def _recorded(self, epoch: EpochMemory, track: str, sequence: int) -> Seen | None:
+        state = epoch.track(track)
+        before = state.seen.get(sequence)
+        if before is None and sequence <= state.horizon:
+            before = self._history.find(track, epoch.number, sequence)
+        return before
+
+    def _placed(self, epoch: EpochMemory, track: str, sequence: int, seen: Seen) -> EpochMemory:
+        """Return the epoch to which a group belongs: the one given, or one before it."""
+        placed = at = epoch
+        while at.before is not None:
+            before = at.before
+            if before.highest(track) >= 0 or not at.goes_on:
+                within = at.goes_on and sequence <= before.highest(track)
+                if not (within or self._is_older(placed, before, track, sequence, seen)):
+                    break
+                placed = before
+            at = before
+        return placed
+
+    def _is_older(
+        self, epoch: EpochMemory, before: EpochMemory, track: str, sequence: int, seen: Seen
+    ) -> bool:
+        """Whether its media time makes a group one of the epoch before the one given."""
+        time = seen.time
+        times = None if time is None else before.track(track).times.get(time.clock)
+        if time is None or times is None or self._recorded(epoch, track, sequence):
+            return False
+        known = self._recorded(before, track, sequence)
+        if known is not None and known.complete and known.digest != seen.digest:
+            return False
+        at = time.nanoseconds
+        last, _ = times.around(sequence)
+        if last is not None and at < last - REORDER:
+            return False
+        since = epoch.track(track).times.get(time.clock)
+        if since is not None:
+            _, higher = since.around(sequence)
+            return higher is not None and at > higher + REORDER
+        # The track has not been heard of since: does it go on as before, or as others do now?
+        others = epoch.latest(time.clock)
+        recent = 0 <= seen.received - epoch.begun < HELD_BACK
+        if not (epoch.by_time and recent) or others is None or last is None:
+            return False
+        return abs(at - last) < abs(at - others)
+
+    def _goes_back(self, track: str, sequence: int, seen: Seen) -> bool:
+        """Whether media time goes back to a group that is the newest of its track."""
+        times = self._current.track(track).times
+        newest = sequence > self._current.highest(track)
+        if seen.time is None or seen.time.clock not in times or not newest:
+            return False
+        lower, _ = times[seen.time.clock].around(sequence)
+        if lower is None or seen.time.nanoseconds >= lower - REORDER:
+            return False
+        since = seen.received - _JUMPS_WITHIN
+        jumps = [jump for jump in self._jumps.get(track, ()) if jump > since]
+        self._jumps[track] = [*jumps, seen.received][-_JUMPS:]
+        return len(jumps) < _JUMPS
+
+    def _begin(
+        self, track: str, sequence: int, seen: Seen, generation: int, reason: str
+    ) -> Decision:
+        self._current = EpochMemory(
+            self.epoch + 1,
+            generation,
+            seen.received,
+            before=self._current,
+            by_time=reason == _BACK,
+        )
+        self._forget()
+        self.reason = reason
         state = self._current.track(track)
         state.enter(generation)
         state.remember(sequence, seen)

@@ -21,8 +21,11 @@ from casfs.errors import ObjectNotFoundError, StorageError
 from casfs.groups import runs_of
 from casfs.manifests.record import INIT_TRACKS
 from casfs.timestamps import parse_time
-from ingest.epochs import Decision, EpochTracker, Seen, Verdict
+from ingest.epoch_memory import Seen
+from ingest.epochs import Decision, EpochTracker, Verdict
+from ingest.media_clock import MediaClock
 from ingest.moq.events import GroupReceived
+from ingest.recorded_times import restored_times
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -100,6 +103,7 @@ class Keeper:
         self._state = state
         self._history = _ArchiveHistory(writer)
         self._epochs = EpochTracker(self._history)
+        self._clock = MediaClock()
         self._decided: dict[int, _Decided] = {}
         """What is decided and not committed yet, by the identity of the delivery."""
         self._inits: dict[str, _Init] = {}
@@ -126,7 +130,7 @@ class Keeper:
         decided = [item for at, item in enumerate(everything) if at not in held]
         kept = [item for item in decided if item.decision.verdict is not Verdict.KNOWN]
         if self._epochs.epoch != self._noted_epoch:
-            self._writer.note_epoch(self._epochs.epoch, "sequences began again")
+            self._writer.note_epoch(self._epochs.epoch, self._epochs.reason)
             self._noted_epoch = self._epochs.epoch
         items = self._items(kept)
         committed = self._writer.commit(items) if items else []
@@ -198,11 +202,14 @@ class Keeper:
     # The beginning
 
     def _restore(self) -> None:
-        for kept in self._writer.recent_groups():
+        recent = self._writer.recent_groups()
+        self._clock, times = restored_times(self._writer.archive, recent)
+        for kept in recent:
             record = kept.record
             track, sequence = record.track or "", int(record.sequence)
             received = parse_time(record.received_start)
-            seen = Seen(kept.digest, record.size, record.complete, received)
+            time = times.get((track, record.epoch, sequence))
+            seen = Seen(kept.digest, record.size, record.complete, received, time)
             self._epochs.restore(track, record.epoch, sequence, seen)
             if record.complete or record.reason == STILL_OPEN:
                 self._note_init(track, _Init(record.epoch, sequence, record.size, record.hash))
@@ -219,14 +226,16 @@ class Keeper:
             return before
         group = delivery.group
         digest = digest_of_parts(group.frames)
+        time = self._clock.time(delivery.track, group.frames, group.timestamps, delivery.timescale)
         decision = self._epochs.observe(
             delivery.track,
             group.sequence,
             group.frames,
-            Seen(digest, delivery.size, group.complete, group.received_start),
+            Seen(digest, delivery.size, group.complete, group.received_start, time),
             generation=delivery.generation,
         )
         if group.complete or group.reason == STILL_OPEN:
+            self._clock.note(delivery.track, group.frames)
             init = _Init(decision.epoch, group.sequence, delivery.size, digest)
             self._note_init(delivery.track, init)
         self._note_end(delivery.track, group.received_end)

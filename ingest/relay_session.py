@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from casfs.errors import ConnectError, ConnectionLostError, NegotiationError, ProtocolError
 from ingest.backends.choice import BackendChoice
 from ingest.moq.events import GroupReceived
-from ingest.moq.interface import Limits, Locator
+from ingest.moq.interface import Extra, Limits, Locator
 from ingest.moq.negotiation import (
     DRAFT_14,
     PROTOCOLS,
@@ -60,9 +60,10 @@ _SESSION_LOST = "session lost"
 _SETTLING = 0.25
 """How often we look, in seconds, for what time alone decides."""
 _BAD_REQUEST = 400
-_ENDED_AT_FETCH: set[str] = set()
-"""Relays that ended a session at a FETCH instead of answering it: it is not sent to them again, or
-sessions with them would end for ever. Of relays of draft 16 some do not know FETCH."""
+_ENDED_AT: dict[str, frozenset[Extra]] = {}
+"""Relays that ended a session at something that they do not know instead of refusing it: it is not
+sent to them again, or sessions with them would end for ever. Of relays of draft 16 some do not know
+FETCH."""
 
 
 class SessionOptions(Struct, frozen=True):
@@ -366,8 +367,11 @@ class Session:
     def _begin(self, protocol: str, where: Locator | None = None) -> None:
         assert self._transport is not None
         limits = self._options.limits
-        if self.origin in _ENDED_AT_FETCH:
+        unknown = _ENDED_AT.get(self.origin, frozenset())
+        if Extra.FETCH in unknown:
             limits = replace(limits, fetches=0)
+        if Extra.OFFERS in unknown:
+            limits = replace(limits, offer_requests=0)
         self._moq = create_session(protocol, self._transport, limits, where)
         self._moq.start()
         self.opened.set()
@@ -414,9 +418,9 @@ class Session:
                 self.close()
 
     def _learn(self) -> None:
-        """Take that the relay has ended the session: not at a FETCH another time."""
-        if self._moq is not None and self._moq.fetch_ignored:
-            _ENDED_AT_FETCH.add(self.origin)
+        """Take that the relay has ended the session: not for the same reason another time."""
+        if self._moq is not None and self._moq.ignored:
+            _ENDED_AT[self.origin] = _ENDED_AT.get(self.origin, frozenset()) | self._moq.ignored
 
     def _queue(self, events: Sequence[Event]) -> None:
         if not events:

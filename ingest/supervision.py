@@ -10,6 +10,7 @@ worker, however many directories and relays know it.
 - A worker that ends by itself is started again, later each time; one that had worked for a minute
   begins with short delays anew. If it received nothing, the broadcast's next relay is tried.
 - One of which nothing comes for the grace period makes way if another waits for a free worker.
+- Silence counts while the workers' reports can be read: a disk that hangs ends no recording.
 - While room is short nothing is started; where it is very short the newest recording ends, one for
   each look at the disk.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import enum
 import fnmatch
+import math
 import random
 import re
 from typing import TYPE_CHECKING
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 _LONGEST_DELAY = 60.0
 _WRONG_SETTINGS_DELAY = 300.0
 _HEALTHY = 60.0
+_BLIND = 60.0
+"""Seconds between two looks at the reports after which silence counts from the beginning."""
 _USAGE = 2  # the exit code of wrong usage or settings, which do not mend themselves
 
 
@@ -140,6 +144,10 @@ class Supervision:
         self._to_shed = False
         self._crowded = False
         """Whether a broadcast waits because as many are recorded as may be."""
+        self._looked: float | None = None
+        """When reports were read last; None if none ever was."""
+        self._seeing_since = -math.inf
+        """Since when they could be read."""
         self._set_policy(policy)
 
     # What happens
@@ -189,6 +197,12 @@ class Supervision:
         item = self._known.get(broadcast)
         if item is not None and (item.last_data is None or when > item.last_data):
             item.last_data = when
+
+    def reports_read(self, now: float) -> None:
+        """Take that the reports of all workers were read: who had data by now was told."""
+        if self._looked is not None and now - self._looked > _BLIND:
+            self._seeing_since = now
+        self._looked = now
 
     def worker_ended(self, broadcast: str, code: int, now: float) -> None:
         """Take that a worker has ended, by itself or as it was told."""
@@ -285,7 +299,7 @@ class Supervision:
 
     def _reason_to_stop(self, item: Supervised, now: float) -> str:
         grace = self._policy.grace
-        silent = now - item.silent_since() >= grace
+        silent = self._silence(item, now) >= grace
         if not item.wanted:
             gone = now - item.absent_since >= grace
             return "it is off every list, and nothing comes" if gone and silent else ""
@@ -297,6 +311,10 @@ class Supervision:
             item.not_before = now + grace
             return "nothing comes, and another broadcast waits"
         return ""
+
+    def _silence(self, item: Supervised, now: float) -> float:
+        seen = now if self._looked is None else min(now, self._looked)
+        return seen - max(item.silent_since(), self._seeing_since)
 
     def _shed(self) -> list[Start | Stop]:
         if not self._to_shed:

@@ -101,6 +101,7 @@ class Watch:
             if report.groups != self._groups.get(name, 0):
                 supervisor.supervision.worker_received(name, now)
             self._groups[name] = report.groups
+        supervisor.supervision.reports_read(now)
         for name in self._groups.keys() - supervisor.workers.keys():
             del self._groups[name]
         if disks:

@@ -6,9 +6,16 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# How long an example takes says more about the machine than about casfs.
+settings.register_profile(
+    "casfs", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("casfs")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,9 +9,10 @@ import click
 from casfs.cli.expire import Room, room_bytes
 from casfs.cli.options import Duration, Instant, RootFlags, pass_roots
 from casfs.cli.output import format_bytes, print_json, printable, say
-from casfs.collect import Collection, RestoredHour, Selection, collect, restore
+from casfs.collect import Collection, collect
 from casfs.digest import Digest, is_digest
 from casfs.errors import ConfigError, DamageError
+from casfs.restore import RestoredHour, Selection, restore
 from casfs.timestamps import HOUR, NANOSECONDS, format_time
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ def restore_command(
     """Bring expired hours back, with their objects from the trash.
 
     Each object is checked by its hash. An hour of which an object is gone stays expired; the others
-    come back, and the exit code is 3.
+    come back, and the exit code is 3. Whatever is selected, objects in the trash that records need
+    (of a journal that came back from a backup, say) are put back too.
 
     \b
     Example:
@@ -140,15 +142,19 @@ def restore_command(
     if wrong is not None:
         raise ConfigError(f"{wrong[:80]!r} is no hash", advice="give 64 hexadecimal digits")
     selection = Selection(tuple(broadcasts), since, until, tuple(map(Digest, objects)))
-    hours = restore(flags.archive(), selection, act=yes)
+    restored = restore(flags.archive(), selection, act=yes)
+    hours = restored.hours
     lost = [hour for hour in hours if hour.lost]
     if as_json:
-        print_json({"acted": yes, "hours": [_plain(hour) for hour in hours]})
+        hour_list = [_plain(hour) for hour in hours]
+        print_json({"acted": yes, "hours": hour_list, "objects": restored.objects})
     else:
         for hour in hours:
             say(_line(hour))
         done = "restored" if yes else "would be restored: give --yes"
         say(f"{len(hours) - len(lost)} hour(s) {done}")
+        if restored.objects:
+            say(f"{restored.objects} object(s) that records need {done}")
     if lost:
         raise DamageError(
             f"{len(lost)} hour(s) cannot be restored: objects are gone from the trash, or damaged",
@@ -175,7 +181,7 @@ def _print_outcome(outcome: Collection) -> None:
     say(f"{_amount(outcome.trashed)} {would}moved to the trash")
     say(f"{_amount(outcome.waiting)} {'lie' if outcome.acted else 'would lie'} there then")
     if outcome.needed:
-        say(f"{outcome.needed} object(s) in the trash are needed: casfs verify says what for")
+        say(f"{outcome.needed} object(s) in the trash are needed: casfs restore puts them back")
     if outcome.protected:
         say(f"{outcome.protected} object(s) stay, which lost lines may need")
     if not outcome.acted:

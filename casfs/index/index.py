@@ -14,9 +14,6 @@ import sqlite3
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Self
 
-import sqlite_utils
-from msgspec import Struct
-
 from casfs.digest import Digest
 from casfs.index import sequences
 from casfs.index.applying import JournalRows
@@ -24,8 +21,20 @@ from casfs.index.expiring import apply_expiries, forget_expiries
 from casfs.index.extents import EXTENT_COLUMNS, ExtentRow, extent_row
 from casfs.index.preparing import origin_of, prepare
 from casfs.index.replacement import replacement_lock
-from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary
-from casfs.index.schema import SCHEMA_VERSION, create_tables
+from casfs.index.rows import (
+    BroadcastRow,
+    EventRow,
+    GroupRow,
+    JournalRow,
+    TrackRow,
+    TrackSummary,
+)
+from casfs.index.schema import (
+    SCHEMA_VERSION,
+    STATEMENTS,
+    create_same_tables,
+    create_tables,
+)
 from casfs.manifests.record import Line, Position, Record
 from casfs.timestamps import HOUR
 
@@ -47,29 +56,6 @@ _SHOWN = "g.current and not g.expired"
 _FROM_GROUPS = (
     f"select {EXTENT_COLUMNS}, {_SHOWN} from groups g join journals j on j.id = g.journal"
 )
-
-
-class JournalRow(Struct, frozen=True):
-    """A journal as far as it is applied."""
-
-    id: int
-    place: str
-    position: Position
-    track: TrackRow | None
-    """None for a broadcast's own journal."""
-    broadcast: BroadcastRow
-
-
-class EventRow(Struct, frozen=True):
-    """A record that is not a group."""
-
-    number: int
-    n: int
-    kind: str
-    time: int
-    """Nanoseconds UTC."""
-    body: str
-    """The record as JSON."""
 
 
 class Index:
@@ -106,7 +92,7 @@ class Index:
                 connection.execute("begin immediate")
                 with connection:
                     if not connection.execute("select 1 from sqlite_master limit 1").fetchall():
-                        create_tables(sqlite_utils.Database(connection), store)
+                        create_tables(connection, store)
                 _check(connection, store)
                 return cls(connection, path)
             except BaseException:
@@ -136,11 +122,21 @@ class Index:
             raise
 
     @classmethod
-    def temporary(cls, store: str) -> Self:
-        """Return an empty index that is gone when closed; SQLite spills it to disk as needed."""
+    def temporary(cls, store: str, like: Index | None = None) -> Self:
+        """Return an empty index that is gone when closed; SQLite spills it to disk as needed.
+
+        With ``like``, an index of the same archive, its tables are copied, which is quicker.
+        """
         connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        create_tables(sqlite_utils.Database(connection), store)
-        return cls(connection, None)
+        try:
+            if like is None:
+                create_tables(connection, store)
+            else:
+                create_same_tables(connection, store, like.select(STATEMENTS))
+            return cls(connection, None)
+        except BaseException:
+            connection.close()
+            raise
 
     def close(self) -> None:
         """Close the file."""

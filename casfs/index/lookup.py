@@ -94,6 +94,14 @@ class Lookup(Protocol):
     def extent_of(self, track: TrackRow, epoch: int, sequence: int) -> ExtentRow | None:
         """Return the extent that holds the group of this identity, or None."""
 
+    def successors(
+        self, track: TrackRow, epoch: int, sequence: int, most: int
+    ) -> Sequence[ExtentRow]:
+        """Return the extents with the sequence numbers above this one, until a number is missing.
+
+        At most ``most``.
+        """
+
     def referencing(self, digest: Digest) -> Iterator[GroupRow]:
         """Yield every group whose payload lies in this object."""
 

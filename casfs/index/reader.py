@@ -76,14 +76,14 @@ class Reader:
         self._head_of = head_of
         self._clock = clock
         self._base: Index | None = None
-        self._overlay = Index.temporary(store)
+        self._newer: Index | None = None
         self._below: dict[JournalPlace, tuple[Position | None, Position | None]] = {}
         self._fresh: dict[str, float] = {}
         self._trouble = ""
 
     def close(self) -> None:
         """Let go of the index."""
-        self._overlay.close()
+        self._clear_overlay()
         if self._base is not None:
             self._base.close()
 
@@ -223,6 +223,26 @@ class Reader:
                 index.extent_of(track, epoch, sequence) for index in reversed(indexes)
             ),
         )
+
+    def successors(
+        self, track: TrackRow, epoch: int, sequence: int, most: int
+    ) -> Sequence[ExtentRow]:
+        """Return extents one behind the other, as `casfs.index.lookup.Lookup` says."""
+
+        def successors(indexes: Sequence[Index]) -> Sequence[ExtentRow]:
+            found: list[ExtentRow] = []
+            last = sequence
+            while len(found) < most:
+                extent = _first(
+                    index.extent_of(track, epoch, last + 1) for index in reversed(indexes)
+                )
+                if extent is None or extent.last_sequence <= last:
+                    break
+                found.append(extent)
+                last = extent.last_sequence
+            return found
+
+        return self._ask_track(track, successors)
 
     def referencing(self, digest: Digest) -> Iterator[GroupRow]:
         """Yield every group whose payload lies in this object."""
@@ -374,8 +394,8 @@ class Reader:
         except IndexFault as error:
             _LOG.debug("no usable index at %s: %s", self._index_path, error)
             return
-        self._clear_overlay()
         self._base = base
+        self._clear_overlay()
 
     def _drop_base(self) -> None:
         """Go on without the index; the overlay then holds everything."""
@@ -384,9 +404,17 @@ class Reader:
             self._base = None
             self._clear_overlay()
 
+    @property
+    def _overlay(self) -> Index:
+        """What the manifests say and the index does not yet."""
+        if self._newer is None:
+            self._newer = Index.temporary(self._store, like=self._base)
+        return self._newer
+
     def _clear_overlay(self) -> None:
-        self._overlay.close()
-        self._overlay = Index.temporary(self._store)
+        if self._newer is not None:
+            self._newer.close()
+            self._newer = None
         self._below.clear()
         self._fresh.clear()
 

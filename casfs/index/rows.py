@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from casfs.digest import Digest
+from casfs.manifests.record import Position
 
 
 class BroadcastRow(Struct, frozen=True):
@@ -84,12 +85,35 @@ class GroupRow(Struct, frozen=True):
 
 
 class GroupEntry(Struct, frozen=True, array_like=True, gc=False):
-    """What a listing shows of an extent; the members are those of its row."""
+    """What a listing shows of an extent; the members but the label are those of its row."""
 
+    label: str
+    """``e<epoch>-<sequence>-<HHMMSS.mmm>Z``, with four and twenty digits, and the time of day (UTC)
+    of the first byte's arrival."""
     n: int
-    epoch: int
-    sequence: int
     size: int
-    received_start: int
     received_end: int
     complete: bool
+
+
+class JournalRow(Struct, frozen=True):
+    """A journal as far as it is applied."""
+
+    id: int
+    place: str
+    position: Position
+    track: TrackRow | None
+    """None for a broadcast's own journal."""
+    broadcast: BroadcastRow
+
+
+class EventRow(Struct, frozen=True):
+    """A record that is not a group."""
+
+    number: int
+    n: int
+    kind: str
+    time: int
+    """Nanoseconds UTC."""
+    body: str
+    """The record as JSON."""

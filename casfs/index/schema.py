@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING
 from casfs.timestamps import HOUR
 
 if TYPE_CHECKING:
-    import sqlite_utils
+    import sqlite3
+    from collections.abc import Iterable, Sequence
 
 SCHEMA_VERSION = 4
 
 
-def create_tables(database: sqlite_utils.Database, store: str) -> None:
+def create_tables(connection: sqlite3.Connection, store: str) -> None:
     """Create all tables of an index of the archive ``store``; they must not exist."""
+    # Only who makes an index needs it, and it brings much along.
+    import sqlite_utils
+
+    database = sqlite_utils.Database(connection)
     # One row: what this file is a mirror of.
     database.table("archive").create(
         {
@@ -135,3 +140,16 @@ def create_tables(database: sqlite_utils.Database, store: str) -> None:
         pk=("number", "n"),
     )
     database.table("archive").insert({"schema": SCHEMA_VERSION, "store": store})
+
+
+STATEMENTS = "select sql from sqlite_master where sql is not null and name not like 'sqlite%'"
+"""What made the tables of an index, as rows of one column."""
+
+
+def create_same_tables(
+    connection: sqlite3.Connection, store: str, statements: Iterable[Sequence[str]]
+) -> None:
+    """Create the tables that `STATEMENTS` tells of another index of the archive ``store``."""
+    for (statement,) in statements:
+        connection.execute(statement)
+    connection.execute("insert into archive (schema, store) values (?, ?)", (SCHEMA_VERSION, store))

@@ -217,7 +217,7 @@ class LostSessionRecord(Record, frozen=True, kw_only=True, tag="lost-session"):
 
 
 class EpochRecord(Record, frozen=True, kw_only=True, tag="epoch"):
-    """The publisher's sequences began again."""
+    """The publisher began again: its sequences, or its media time with sequences that go on."""
 
     epoch: int
     reason: str

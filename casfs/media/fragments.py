@@ -160,7 +160,7 @@ class _Reader:
         position = first_data if anchored or end_of_data is None else end_of_data
         for box in children(self._payload, traf):
             if box.kind == b"tfdt":
-                entry.next_time = _read_decode_time(Fields(self._payload, box))
+                entry.next_time = read_decode_time(Fields(self._payload, box))
             elif box.kind == b"trun":
                 run = _read_run(Fields(self._payload, box))
                 self._samples += run.count
@@ -182,7 +182,8 @@ def _read_defaults(fields: Fields, present: int, defaults: SampleDefaults) -> Sa
     )
 
 
-def _read_decode_time(fields: Fields) -> int:
+def read_decode_time(fields: Fields) -> int:
+    """Return the decode time in a ``tfdt``; raises `MalformedMediaError`."""
     version, _ = fields.version_and_flags()
     return fields.unsigned(8 if version else 4)
 

@@ -262,6 +262,15 @@ def _read_frames(
     return frames
 
 
+def read_frame_time(frame: bytes, container: Container) -> tuple[int, int]:
+    """Return the time before a frame and its units a second; raises `MalformedMediaError`."""
+    if container not in (Container.LEGACY, Container.LOC):
+        raise MalformedMediaError(f"frames in a container that is not known: {container}")
+    read = _read_legacy if container is Container.LEGACY else _read_loc
+    found = read(frame, 0, len(frame))
+    return found.time, found.timescale
+
+
 def _read_legacy(payload: bytes, start: int, end: int) -> _Frame:
     time, start = _read_varint(payload, start, end)
     return _Frame(start, end, time, MICROSECONDS)

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 from casfs.digest import digest_of
 from casfs.mount.filenames import (
     HOURS_PER_DAY,
-    HourNames,
     component_of,
     components_of,
+    file_name_endings,
     format_day,
     format_hour,
     group_file_name,
@@ -37,6 +37,7 @@ from casfs.mount.tree import (
     Attributes,
     Directory,
     Entry,
+    Following,
     Kind,
     Link,
     Listed,
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
     from casfs.index.extents import ExtentRow
     from casfs.index.lookup import Lookup
-    from casfs.index.rows import BroadcastRow, TrackRow
+    from casfs.index.rows import BroadcastRow, GroupEntry, TrackRow
 
 # Where the three kinds of entries of a name directory stand in its listing: `latest` first, then
 # the dates in their order, then names by their digest: an order that no later name disturbs.
@@ -75,18 +76,21 @@ class BroadcastsView:
         group = self._lookup.extent(number, n)
         return None if group is None or group.n != n else GroupFile(group)
 
-    def following(self, file: StoredFile, most: int) -> Sequence[GroupFile]:
+    def following(self, file: StoredFile, most: int) -> Sequence[Following]:
         """Return the files of the track's next sequence numbers, until one is missing."""
         if not isinstance(file, GroupFile):
             return ()
-        group, found = file.group, list[GroupFile]()
+        group = file.group
         track = self._lookup.track(group.broadcast.name, group.track)
-        while track is not None and len(found) < most:
-            after = self._lookup.extent_of(track, group.epoch, group.last_sequence + 1)
-            if after is None or after.last_sequence <= group.last_sequence:
-                break
-            group = after
-            found.append(GroupFile(after))
+        if track is None:
+            return ()
+        hour = group.received_start // HOUR
+        found: list[Following] = []
+        for after in self._lookup.successors(track, group.epoch, group.last_sequence, most):
+            is_near = after.received_start // HOUR == hour
+            found.append(
+                Following(GroupFile(after), str(group_file_name(after)) if is_near else None)
+            )
         return found
 
 
@@ -256,22 +260,31 @@ class HourDirectory(Directory):
 
     def listing(self, after: int, most: int) -> Sequence[Listed]:
         """Return the same entries, of which an hour may have 100,000, without their full rows."""
-        groups = self._lookup.group_entries(self._track, self._hour, after=after, most=most)
+        groups: list[GroupEntry] = []
+        while len(groups) < most:
+            page = self._lookup.group_entries(
+                self._track, self._hour, after=after, most=most - len(groups)
+            )
+            if not page:
+                break
+            groups += page
+            after = page[-1].n
         if not groups:
             return ()
-        names = HourNames(self._track.name, self._hour % HOURS_PER_DAY)
+        endings = file_name_endings(self._track.name)
+        validities = (Validity.BRIEF, Validity.LASTING)
         # Numbers rise with n, so that the highest one vouches for all.
         inode_of_0 = group_inode(self._track.broadcast.number, groups[-1].n) - groups[-1].n
         return [
             Listed(
-                names.name(group.epoch, group.sequence, group.received_start, group.complete),
-                group.n,
+                group.label + endings[group.complete],
+                n := group.n,
                 Attributes(
-                    inode_of_0 + group.n,
+                    inode_of_0 + n,
                     Kind.FILE,
                     group.size,
                     group.received_end,
-                    Validity.LASTING if group.complete else Validity.BRIEF,
+                    validities[group.complete],
                 ),
             )
             for group in groups

@@ -65,28 +65,6 @@ class GroupFileName(Struct, frozen=True):
         )
 
 
-class HourNames:
-    """The names of a track's group files in one hour of the day, for long listings."""
-
-    def __init__(self, track: str, hour_of_day: int) -> None:
-        self._hour = format_hour(hour_of_day)
-        extension = extension_of(track)
-        self._endings = {True: f"Z{extension}", False: f"Z{extension}{PARTIAL_SUFFIX}"}
-
-    def name(self, epoch: int, sequence: int, received_start: int, complete: bool) -> str:
-        """Return what `group_file_name` gives for such a group of this hour."""
-        milliseconds = received_start // _MILLISECOND
-        return "e%04d-%020d-%s%02d%02d.%03d%s" % (  # noqa: UP031  an f-string takes longer
-            epoch,
-            sequence,
-            self._hour,
-            milliseconds // 60_000 % 60,
-            milliseconds // 1000 % 60,
-            milliseconds % 1000,
-            self._endings[bool(complete)],
-        )
-
-
 def group_file_name(group: GroupRow) -> GroupFileName:
     """Return the name of the file that shows this group."""
     return GroupFileName(
@@ -121,6 +99,15 @@ def extension_of(track: str) -> str:
         if track.endswith(extension):
             return extension
     return OTHER_EXTENSION
+
+
+def file_name_endings(track: str) -> tuple[str, str]:
+    """Return what follows the label of an incomplete and of a complete group of the track.
+
+    With it, `casfs.index.rows.GroupEntry.label` is the name that `group_file_name` gives.
+    """
+    extension = extension_of(track)
+    return extension + PARTIAL_SUFFIX, extension
 
 
 def latest_name(track: str) -> str:

@@ -34,6 +34,7 @@ from casfs.mount.openfiles import OpenBytes, OpenFiles
 from casfs.mount.opening import ObjectOpener
 from casfs.mount.openlistings import OpenListing
 from casfs.mount.prefetch import Prefetcher
+from casfs.mount.recent import Place, RecentFiles
 from casfs.mount.status import Counters
 from casfs.mount.tree import (
     Attributes,
@@ -65,6 +66,7 @@ _T = TypeVar("_T")
 _N = TypeVar("_N", bound=Node)
 
 _LASTING = 300.0
+_LASTS = Validity.LASTING  # looked up for each entry of a listing
 _KERNEL_SECONDS = {Validity.LASTING: _LASTING, Validity.BRIEF: 0.5, Validity.NONE: 0.0}
 _TYPES = {Kind.DIRECTORY: stat.S_IFDIR, Kind.FILE: stat.S_IFREG, Kind.LINK: stat.S_IFLNK}
 _PERMISSIONS = {Kind.DIRECTORY: 0o555, Kind.FILE: 0o444, Kind.LINK: 0o777}
@@ -135,7 +137,8 @@ class Filesystem(pyfuse3.Operations):
         self._workers = Workers()
         self._opener = ObjectOpener(view, self._counters, self._workers, verification)
         self._objects = SharedObjects(self._opener, view.objects, self._workers)
-        self._prefetcher = Prefetcher(self._tree, self._opener, self._workers)
+        self._recent = RecentFiles(time.monotonic)
+        self._prefetcher = Prefetcher(self._tree, self._opener, self._workers, self._recent)
         self._files = OpenFiles()
         self._listings: dict[int, OpenListing] = {}
         self._last_listing = 0
@@ -169,12 +172,15 @@ class Filesystem(pyfuse3.Operations):
         self, parent_inode: pyfuse3.InodeT, name: bytes, _ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Return the child's attributes, and count the reference that the kernel takes."""
-        directory = await self._prepared(await self._directory(parent_inode))
         try:
-            text = name.decode("ascii")
+            place = Place(parent_inode, name.decode("ascii"))
         except UnicodeDecodeError:
             raise pyfuse3.FUSEError(errno.ENOENT) from None
-        node, attributes = await self._workers.ask(_child_with_attributes, directory, text)
+        known = self._recent.at(place)
+        if known is not None:
+            return self._entry(known.attributes())
+        directory = await self._prepared(await self._directory(parent_inode))
+        node, attributes = await self._workers.ask(_child_with_attributes, directory, place.name)
         if node is None:
             raise pyfuse3.FUSEError(errno.ENOENT)
         if not self._table.admits(node):
@@ -186,6 +192,8 @@ class Filesystem(pyfuse3.Operations):
             await self._prepared(node)
             attributes = await self._workers.ask(node.attributes)
         assert attributes is not None
+        if isinstance(node, StoredFile):
+            self._recent.note(node, place)
         self._table.reference(node)
         return self._entry(attributes)
 
@@ -281,9 +289,8 @@ class Filesystem(pyfuse3.Operations):
             portion = await listing.behind(after)
             if not portion:
                 return
-            for listed in portion:
-                if not self._give(listed, token):
-                    return
+            if not self._give(portion, token):
+                return
             after = portion[-1].cookie
 
     async def releasedir(self, fh: pyfuse3.FileHandleT) -> None:
@@ -345,13 +352,18 @@ class Filesystem(pyfuse3.Operations):
 
     async def _node(self, inode: int) -> Node:
         """Return the node with this number; ESTALE makes the kernel look its path up again."""
-        node: Node | None = self._table.get(inode) or self._files.node(inode)
+        node: Node | None = (
+            self._table.get(inode) or self._files.node(inode) or self._recent.numbered(inode)
+        )
+        if node is not None:
+            return node
         family = family_of(inode)
-        if node is None and family not in {None, Family.PATH}:
-            node = await self._workers.ask(self._tree.resolve, family, inode)
-        if node is None:
-            raise pyfuse3.FUSEError(errno.ESTALE)
-        return node
+        if family not in {None, Family.PATH}:
+            found = await self._workers.ask(self._tree.resolve, family, inode)
+            if found is not None:
+                self._recent.note(found)
+                return found
+        raise pyfuse3.FUSEError(errno.ESTALE)
 
     async def _directory(self, inode: int) -> Directory:
         node = await self._node(inode)
@@ -376,6 +388,8 @@ class Filesystem(pyfuse3.Operations):
 
     def _give_dots(self, directory: Directory, start_id: int, token: pyfuse3.ReaddirToken) -> bool:
         """Give ``.`` and ``..``, for which the kernel takes no reference."""
+        if start_id >= _DOT_DOT:
+            return True
         for name, cookie, inode in (
             (b".", _DOT, directory.inode),
             (b"..", _DOT_DOT, directory.parent_inode),
@@ -388,25 +402,30 @@ class Filesystem(pyfuse3.Operations):
                     return False
         return True
 
-    def _give(self, listed: Listed, token: pyfuse3.ReaddirToken) -> bool:
-        node = listed.node
-        if node is not None and not self._table.admits(node):
-            log.warning("two paths share the inode number %d; one stays hidden", node.inode)
-            return True
-        attributes = listed.attributes
-        if attributes.kind is Kind.FILE:
-            # The same object again and again: the reply copies it, and a listing makes many.
-            entry = self._fill(self._listed_file, attributes)
-        else:
-            entry = self._entry(attributes)
-        if not pyfuse3.readdir_reply(token, listed.name.encode(), entry, listed.cookie + _TREE):
-            return False
-        if node is not None:
-            self._table.reference(node)
+    def _give(self, portion: Sequence[Listed], token: pyfuse3.ReaddirToken) -> bool:
+        """Give these entries; return False as soon as the kernel has no more room."""
+        reply, fill, file = pyfuse3.readdir_reply, _fill, self._listed_file
+        for listed in portion:
+            node, attributes = listed.node, listed.attributes
+            if node is None:
+                # The same object again and again: the reply copies it, and a listing makes many.
+                entry = file
+                fill(entry, attributes)
+            elif self._table.admits(node):
+                entry = self._entry(attributes)
+            else:
+                log.warning("two paths share the inode number %d; one stays hidden", node.inode)
+                continue
+            if not reply(token, listed.name.encode(), entry, listed.cookie + _TREE):
+                return False
+            if node is not None:
+                self._table.reference(node)
         return True
 
     def _entry(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
-        return self._fill(self._blank(attributes.kind), attributes)
+        entry = self._blank(attributes.kind)
+        _fill(entry, attributes)
+        return entry
 
     def _blank(self, kind: Kind) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
@@ -417,19 +436,17 @@ class Filesystem(pyfuse3.Operations):
         entry.st_gid = self._gid
         return entry
 
-    def _fill(
-        self, entry: pyfuse3.EntryAttributes, attributes: Attributes
-    ) -> pyfuse3.EntryAttributes:
-        """Set what differs between nodes of one kind."""
-        entry.st_ino = attributes.inode
-        entry.generation = attributes.generation
-        entry.st_size = size = attributes.size
-        entry.st_blocks = -(-size // _BLOCK)
-        entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = attributes.modified
-        validity = attributes.validity
-        seconds = _LASTING if validity is Validity.LASTING else _KERNEL_SECONDS[validity]
-        entry.attr_timeout = entry.entry_timeout = seconds
-        return entry
+
+def _fill(entry: pyfuse3.EntryAttributes, attributes: Attributes) -> None:
+    """Set what differs between nodes of one kind."""
+    entry.st_ino = attributes.inode
+    entry.generation = attributes.generation
+    entry.st_size = size = attributes.size
+    entry.st_blocks = -(-size // _BLOCK)
+    entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = attributes.modified
+    validity = attributes.validity
+    seconds = _LASTING if validity is _LASTS else _KERNEL_SECONDS[validity]
+    entry.attr_timeout = entry.entry_timeout = seconds
 
 
 def _child_with_attributes(

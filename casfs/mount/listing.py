@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 
     from casfs.mount.tree import Directory, Listed
 
-_FIRST_PORTION = 64
+_BRIEF = Validity.BRIEF  # looked up for each entry
+_FIRST_PORTION = 256
+_GROWTH = 4
 _LONG_PORTION = 512
 _LARGEST_PORTION = 4096
+# More than the kernel takes at a time, and few enough to copy for each of its requests.
+_AT_HAND = 512
+_COOKIE = attrgetter("cookie")
 
 
 class Listing:
@@ -34,10 +39,11 @@ class Listing:
         self._begins_after = 0
         self._next: Sequence[Listed] | None = None
         self._size = _FIRST_PORTION
+        self._ends_at: int | None = None
         self._brief: dict[str, int] = {}
 
     def buffered(self, after: int) -> Sequence[Listed]:
-        """Return what is at hand behind this cookie; empty if it has to be fetched.
+        """Return some of what is at hand behind this cookie; empty if it has to be fetched.
 
         From the beginning nothing is ever at hand: a listing that starts again sees what is new.
         """
@@ -46,7 +52,15 @@ class Listing:
         if self._next and after >= self._portion[-1].cookie:
             self._begins_after, self._portion = self._portion[-1].cookie, self._next
             self._next = None
-        return self._portion[bisect_right(self._portion, after, key=attrgetter("cookie")) :]
+        begin = bisect_right(self._portion, after, key=_COOKIE)
+        return self._portion[begin : begin + _AT_HAND]
+
+    def ends_at(self, after: int) -> bool:
+        """Say whether nothing stood behind this cookie when the directory was read in one go.
+
+        What came in that moment is in the next listing.
+        """
+        return after == self._ends_at
 
     @property
     def is_long(self) -> bool:
@@ -61,6 +75,8 @@ class Listing:
         self._next = None
         self._portion = self._read(after)
         self._begins_after = after
+        is_all = after == 0 and 0 < len(self._portion) < _FIRST_PORTION
+        self._ends_at = self._portion[-1].cookie if is_all else None
         return self._portion
 
     def fetch_next(self) -> None:
@@ -74,9 +90,13 @@ class Listing:
             found = self.directory.listing(after, self._size)
             if not found:
                 break
-            portion = [listed for listed in found if not self._given_before(listed)]
+            portion = [
+                listed
+                for listed in found
+                if listed.attributes.validity is not _BRIEF or not self._given_before(listed)
+            ]
             after = found[-1].cookie
-        self._size = min(self._size * 2, _LARGEST_PORTION)
+        self._size = min(self._size * _GROWTH, _LARGEST_PORTION)
         return portion
 
     def _given_before(self, listed: Listed) -> bool:
@@ -85,6 +105,4 @@ class Listing:
         An incomplete group that a longer record superseded meanwhile comes again, under the same
         name with a later cookie.
         """
-        if listed.attributes.validity is not Validity.BRIEF:
-            return False
         return self._brief.setdefault(listed.name, listed.cookie) != listed.cookie

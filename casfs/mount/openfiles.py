@@ -55,6 +55,7 @@ class OpenObject:
         self.node = node
         self._descriptor = opened.descriptor
         self._blocks = opened.blocks
+        self._contents = opened.contents
         self._start = node.payload.offset
         self._size = node.payload.size
         self._workers = workers
@@ -67,8 +68,12 @@ class OpenObject:
         fewer, OSError if it fails: never wrong bytes.
         """
         wanted = max(0, min(size, self._size - offset))
-        buffer = memoryview(bytearray(wanted))
         position = self._start + offset
+        if self._contents is not None:
+            part = self._contents.part(self.node.payload.digest, position, wanted)
+            if part is not None:
+                return part
+        buffer = memoryview(bytearray(wanted))
         if self._blocks is not None and wanted:
             await self._check(self._blocks, position, wanted)
         done = self._read_cached(buffer, position)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import threading
 import time
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
-
-import trio
 
 from casfs.digest import BLOCK_BYTES
 from casfs.errors import CasfsError, DamagedObjectError, ObjectNotFoundError
@@ -20,7 +20,7 @@ from casfs.mount.verified import Verification, VerifiedObjects
 from casfs.timestamps import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from casfs.digest import Digest
     from casfs.mount.status import Counters
@@ -47,7 +47,7 @@ class ObjectOpener:
         self._counters = counters
         self._workers = workers
         self._disk_may_hang = may_hang(view.objects.root)
-        self._preparing: dict[Digest, trio.Event] = {}
+        self._preparing: dict[Digest, threading.Event] = {}
 
     def close(self) -> None:
         """Close what is kept open for the next reader."""
@@ -63,12 +63,9 @@ class ObjectOpener:
         if again is not None:
             self._counters.opened(hashed=False)
             return self._opened(node, again)
-        preparing = self._preparing.get(node.payload.digest)
-        if preparing is not None:
-            await preparing.wait()
         blocks = await self._block_hashes(node.payload)
         try:
-            opened = await self._workers.open(self._objects.open, node.payload, blocks)
+            opened = await self._workers.open(self._open, node.payload, blocks)
         except (DamagedObjectError, ObjectNotFoundError) as error:
             await self._report(node, error)
             raise
@@ -78,33 +75,50 @@ class ObjectOpener:
     def _opened(self, node: StoredFile, opened: OpenedObject) -> OpenObject:
         return OpenObject(node, opened, self._workers, partial(self._report, node, read=True))
 
-    async def prepare(self, node: StoredFile) -> None:
-        """Have the file's object verified and in the page cache, for an open that will come.
+    async def prepare(self, files: Sequence[StoredFile]) -> None:
+        """Have the files' objects verified and in the page cache, for opens that will come.
 
-        Raises what `open` raises, but reports nothing: nobody was refused yet.
+        What cannot be opened is passed over: nobody was refused yet.
         """
-        digest = node.payload.digest
-        if digest in self._preparing:
-            return
-        self._preparing[digest] = done = trio.Event()
-        try:
-            blocks = await self._block_hashes(node.payload)
-            await self._workers.prepare(self._read_ahead, node.payload, blocks)
-            self._counters.prefetched += 1
-        finally:
-            del self._preparing[digest]
-            done.set()
+        wanted = [(file.payload, await self._block_hashes(file.payload)) for file in files]
+        self._counters.prefetched += await self._workers.prepare(self._prepare, wanted)
 
-    def _read_ahead(self, wanted: ObjectRange, blocks: Sequence[Digest]) -> None:
-        opened = self._objects.open(wanted, blocks)
+    def _prepare(self, wanted: Sequence[tuple[ObjectRange, Sequence[Digest]]]) -> int:
+        """Return how many of them are prepared; the disk is told of all of them first."""
+        announced = []
+        for payload, blocks in wanted:
+            with _passed_over():
+                announced.append((self._objects.announce(payload), payload, blocks))
+        return sum([self._prepare_one(*one) for one in announced])
+
+    def _prepare_one(self, descriptor: int, wanted: ObjectRange, blocks: Sequence[Digest]) -> bool:
+        """Take over the descriptor of an object and say whether the object is prepared."""
+        done = threading.Event()
+        if self._preparing.setdefault(wanted.digest, done) is not done:
+            os.close(descriptor)
+            return False
         try:
-            size = min(wanted.size, BLOCK_BYTES)
-            os.posix_fadvise(opened.descriptor, wanted.offset, size, os.POSIX_FADV_WILLNEED)
-            if opened.blocks is not None:
-                for block in opened.blocks.unchecked(wanted.offset, size):
-                    opened.blocks.check(opened.descriptor, block)
+            with _passed_over():
+                opened = self._objects.make_sure(descriptor, wanted, blocks)
+                try:
+                    if opened.blocks is not None:
+                        size = min(wanted.size, BLOCK_BYTES)
+                        for block in opened.blocks.unchecked(wanted.offset, size):
+                            opened.blocks.check(descriptor, block)
+                finally:
+                    os.close(descriptor)
+                return True
         finally:
-            os.close(opened.descriptor)
+            del self._preparing[wanted.digest]
+            done.set()
+        return False
+
+    def _open(self, wanted: ObjectRange, blocks: Sequence[Digest]) -> OpenedObject:
+        """Open an object, after whoever is just reading it ahead."""
+        preparing = self._preparing.get(wanted.digest)
+        if preparing is not None:
+            preparing.wait()
+        return self._objects.open(wanted, blocks)
 
     async def _block_hashes(self, wanted: ObjectRange) -> Sequence[Digest]:
         if not self._objects.wants_blocks(wanted):
@@ -126,3 +140,12 @@ class ObjectOpener:
         if self._counters.refused(damaged, read=read):
             needed = "; ".join(str(group) for group in damaged.groups) or "no group"
             log.warning("refused to serve damaged bytes: %s; needed by: %s", error.message, needed)
+
+
+@contextlib.contextmanager
+def _passed_over() -> Iterator[None]:
+    """Leave it to whoever opens an object to tell what is wrong with it."""
+    try:
+        yield
+    except CasfsError as error:
+        log.debug("an object was not prepared: %s", error)

@@ -26,6 +26,8 @@ class OpenListing:
 
     async def behind(self, after: int) -> Sequence[Listed]:
         """Return entries whose cookies are above ``after``, in order; none only at the end."""
+        if self._listing.ends_at(after):
+            return ()
         portion = self._listing.buffered(after)
         if not portion:
             async with self._fetching:

@@ -1,7 +1,9 @@
 """The objects that a sequential reader will open next are verified before it asks for them.
 
-Whoever reads a track file after file then finds its next object hashed and in the page cache. It is
-bounded: a few objects ahead, a few at a time, and none while those are not done.
+Whoever reads a track file after file then finds its next objects hashed and in the page cache, and
+their names known. It is bounded: a few objects and bytes ahead, a few readers at a time, and none
+while those are not done. Several objects are prepared together: to start each by itself would take
+as long as to hash it.
 """
 
 from __future__ import annotations
@@ -12,13 +14,24 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from casfs.mount.recent import Place
 from casfs.mount.verified import REMEMBERED_SECONDS
 
 if TYPE_CHECKING:
-    from casfs.mount.tree import StoredFile, Tree
+    from collections.abc import Iterable, Sequence
+
+    from casfs.mount.recent import RecentFiles
+    from casfs.mount.tree import Following, StoredFile, Tree
     from casfs.mount.workers import Workers
 
-_FILES_AHEAD = 2
+FILES_AHEAD = 8
+"""How many files are prepared together, at most."""
+
+BYTES_AHEAD = 16 << 20
+"""How many bytes of theirs, at most, unless a single file has more."""
+
+# The next ones are begun when so many of the last ones are left.
+_LEFT = FILES_AHEAD // 2
 _AT_ONCE = 4
 _REMEMBERED_OPENS = 64
 _REMEMBERED_FILES = 16_384
@@ -30,38 +43,83 @@ _NEAR = 512
 class Preparing(Protocol):
     """What `casfs.mount.opening.ObjectOpener` can do ahead of an open."""
 
-    async def prepare(self, node: StoredFile) -> None:
-        """Have the file's object verified and in the page cache."""
+    async def prepare(self, files: Sequence[StoredFile]) -> None:
+        """Have the files' objects verified and in the page cache, one after the other."""
 
 
 class Prefetcher:
-    """Watches which files of ``tree`` are opened and has ``opener`` prepare those that follow."""
+    """Watches which files of ``tree`` are opened and has ``opener`` prepare those that follow.
 
-    def __init__(self, tree: Tree, opener: Preparing, workers: Workers) -> None:
+    The names of those that stand in the same directory are made known to ``recent``.
+    """
+
+    def __init__(
+        self, tree: Tree, opener: Preparing, workers: Workers, recent: RecentFiles
+    ) -> None:
         self._tree = tree
         self._opener = opener
         self._workers = workers
+        self._recent = recent
         self._opened: deque[int] = deque(maxlen=_REMEMBERED_OPENS)
+        self._left: OrderedDict[int, int] = OrderedDict()
         self._followed = _Lately()
         self._prepared = _Lately()
-        self._busy = 0
+        self._busy: list[int] = []
 
     def opened(self, node: StoredFile) -> None:
         """Note that somebody opened this file. Never waits."""
         inode = node.inode
-        is_next = any(0 < inode - before <= _NEAR for before in self._opened)
+        left = self._left.pop(inode, None)
+        wanted = _is_near(inode, reversed(self._opened)) if left is None else left <= _LEFT
         self._opened.append(inode)
-        if is_next and self._busy < _AT_ONCE and self._followed.add(inode, trio.current_time()):
+        if (
+            wanted
+            and len(self._busy) < _AT_ONCE
+            and not _is_near(inode, self._busy)
+            and self._followed.add(inode, trio.current_time())
+        ):
+            self._busy.append(inode)
             self._workers.in_background(partial(self._prepare_what_follows, node))
 
     async def _prepare_what_follows(self, node: StoredFile) -> None:
-        self._busy += 1
         try:
-            for following in await self._workers.ask(self._tree.following, node, _FILES_AHEAD):
-                if self._prepared.add(following.inode, trio.current_time()):
-                    await self._opener.prepare(following)
+            following = await self._workers.ask(self._tree.following, node, FILES_AHEAD)
+            ahead = _within(BYTES_AHEAD, following)
+            self._note(node, ahead)
+            now = trio.current_time()
+            files = [f.file for f in ahead if self._prepared.add(f.file.inode, now)]
+            if files:
+                await self._opener.prepare(files)
         finally:
-            self._busy -= 1
+            self._busy.remove(node.inode)
+
+    def _note(self, node: StoredFile, ahead: Sequence[Following]) -> None:
+        """Make the files known whose turn comes, and how many are left behind each."""
+        place = self._recent.place_of(node.inode)
+        for index, following in enumerate(ahead, start=1):
+            inode = following.file.inode
+            self._left[inode] = len(ahead) - index
+            if place is not None and following.name is not None:
+                self._recent.note(following.file, Place(place.directory, following.name))
+            else:
+                self._recent.note(following.file)
+        while len(self._left) > _REMEMBERED_FILES:
+            self._left.popitem(last=False)
+
+
+def _is_near(inode: int, before: Iterable[int]) -> bool:
+    """Say whether the file comes soon after one of those."""
+    return any(0 < inode - other <= _NEAR for other in before)
+
+
+def _within(most: int, following: Sequence[Following]) -> Sequence[Following]:
+    """Return as many as have that many bytes together, at least one."""
+    size = 0
+    for index, follower in enumerate(following):
+        size += follower.file.payload.size
+        if size > most and index:
+            return following[:index]
+    return following
 
 
 class _Lately:

@@ -115,7 +115,7 @@ class Entry(Struct, frozen=True):
     node: Node
 
 
-class Listed(Struct, frozen=True):
+class Listed(Struct, frozen=True, gc=False):
     """An entry with its attributes at the time that it was listed."""
 
     name: str
@@ -147,7 +147,7 @@ class Directory(PathNode):
         """Yield the entries whose cookie is above ``after``, in rising order of cookies."""
 
     def listing(self, after: int, most: int) -> Sequence[Listed]:
-        """Return up to ``most`` of the same entries with their attributes; none only at the end.
+        """Return ``most`` of the same entries with their attributes; fewer only at the end.
 
         A directory of very many files has a quicker way than to make a node of each.
         """
@@ -262,6 +262,14 @@ class StoredFile(Node):
         """Return which bytes of which object the file shows."""
 
 
+class Following(Struct, frozen=True):
+    """A file that whoever reads one after the other reads next."""
+
+    file: StoredFile
+    name: str | None
+    """Its name if it stands in the same directory; None if it stands in another."""
+
+
 class FixedDirectory(Directory):
     """A directory whose entries are known when it is made and stay the same.
 
@@ -297,7 +305,7 @@ class Tree:
         self,
         root: Directory,
         resolvers: Mapping[Family, Callable[[int], StoredFile | None]],
-        followers: Mapping[Family, Callable[[StoredFile, int], Sequence[StoredFile]]] | None = None,
+        followers: Mapping[Family, Callable[[StoredFile, int], Sequence[Following]]] | None = None,
     ) -> None:
         self.root = root
         self._resolvers = resolvers
@@ -308,7 +316,7 @@ class Tree:
         resolver = self._resolvers.get(family)
         return None if resolver is None else resolver(inode)
 
-    def following(self, file: StoredFile, most: int) -> Sequence[StoredFile]:
+    def following(self, file: StoredFile, most: int) -> Sequence[Following]:
         """Return up to ``most`` files that whoever reads one after the other reads next."""
         family = family_of(file.inode)
         follower = None if family is None else self._followers.get(family)

@@ -9,6 +9,7 @@ and belongs into a worker thread; any number of threads may open at once.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import resource
@@ -19,8 +20,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from casfs.digest import BLOCK_BYTES
+from casfs.digest import BLOCK_BYTES, digest_of
 from casfs.errors import DamagedObjectError, storage_error
+from casfs.mount.contents import VerifiedContents
 from casfs.objects.local import hash_descriptor
 
 if TYPE_CHECKING:
@@ -142,6 +144,8 @@ class OpenedObject(Struct, frozen=True):
     """False if the object was remembered, and not read."""
     blocks: CheckedBlocks | None = None
     """What has to be checked before it is read; None: the whole object is sound."""
+    contents: VerifiedContents | None = None
+    """Where its bytes may be at hand."""
 
 
 class _Kept(Struct):
@@ -171,10 +175,12 @@ class VerifiedObjects:
         self._kept: OrderedDict[Digest, _Kept] = OrderedDict()
         # Readers have the other three quarters of the descriptors.
         self._most_kept = min(KEPT_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+        self._contents = VerifiedContents()
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Close what is kept open; nothing may be opened any more."""
+        self._contents.clear()
         with self._lock:
             while self._kept:
                 self._drop_oldest()
@@ -199,7 +205,7 @@ class VerifiedObjects:
                 return None
             kept.last_use = now
             self._kept.move_to_end(wanted.digest)
-            return OpenedObject(os.dup(kept.descriptor), hashed=False)
+            return OpenedObject(os.dup(kept.descriptor), hashed=False, contents=self._contents)
 
     def _may_be_believed(self, file: FileIdentity, now: float) -> bool:
         return self._verification is Verification.NEVER or self._sound.recall(file, now)
@@ -232,7 +238,23 @@ class VerifiedObjects:
         Raises DamagedObjectError if the content does not hash to the name, cannot be read, or ends
         before the range does; ObjectNotFoundError; StorageError if the file cannot be opened.
         """
+        return self.make_sure(self._store.open(wanted.digest), wanted, blocks)
+
+    def announce(self, wanted: ObjectRange) -> int:
+        """Have the disk begin to read what `make_sure` will be asked of, and return a descriptor.
+
+        Raises ObjectNotFoundError, StorageError.
+        """
         descriptor = self._store.open(wanted.digest)
+        with contextlib.suppress(OSError):  # advice: not every filesystem takes it
+            size = min(wanted.size, BLOCK_BYTES)
+            os.posix_fadvise(descriptor, wanted.offset, size, os.POSIX_FADV_WILLNEED)
+        return descriptor
+
+    def make_sure(
+        self, descriptor: int, wanted: ObjectRange, blocks: Sequence[Digest] = ()
+    ) -> OpenedObject:
+        """Do the same with an object that is open already; its descriptor is closed on failure."""
         try:
             return self._make_sure(descriptor, wanted, blocks)
         except BaseException:
@@ -261,15 +283,18 @@ class VerifiedObjects:
             )
         if checked is None:
             self._keep(digest, descriptor, file)
-        return OpenedObject(descriptor, hashed, checked)
+        return OpenedObject(descriptor, hashed, checked, self._contents)
 
     def _hash(self, descriptor: int, digest: Digest, file: FileIdentity) -> bool:
         try:
-            actual, _ = hash_descriptor(descriptor)
+            content = _whole(descriptor, file.size) if file.size <= BLOCK_BYTES else None
+            actual = hash_descriptor(descriptor)[0] if content is None else digest_of(content)
         except OSError as error:
             raise _damaged(digest, f"cannot be read: {error.strerror}") from error
         if actual != digest:
             raise _damaged(digest, f"hashes to {actual}")
+        if content is not None:
+            self._contents.hold(digest, content)
         self._sound.remember(file, self._clock())
         return True
 
@@ -284,6 +309,12 @@ class VerifiedObjects:
             if len(self._sound_blocks) > REMEMBERED_LARGE_FILES:
                 self._sound_blocks.popitem(last=False)
         return CheckedBlocks(digest, blocks, sound)
+
+
+def _whole(descriptor: int, size: int) -> bytes | None:
+    """Return the file's bytes if it has exactly so many and they can be read at once."""
+    content = os.pread(descriptor, size + 1, 0)
+    return content if len(content) == size else None
 
 
 def _damaged(digest: str, reason: str) -> DamagedObjectError:

@@ -4,7 +4,7 @@ The crash protocol of a batch:
 
 1. the shard is locked (shared), then it is looked up whether the object is there;
 2. new data goes to ``.casfs/tmp/<process>/`` and is made durable there, files in parallel, the
-   first while later ones are still hashed (`casfs.objects.syncing` says how);
+   first while later ones are still hashed and looked up (`casfs.objects.syncing` says how);
 3. only then is each file renamed to its final name;
 4. each touched shard directory is made durable, also for objects that were there before, and the
    filesystem is asked whether it still lives: its syncs may have ended well because it does not;
@@ -20,6 +20,7 @@ import contextlib
 import fcntl
 import os
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from msgspec import Struct
@@ -37,11 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _SYNC_THREADS = 16
-_OPEN_FILES = 128
-"""New objects that a batch has open at once, at most."""
 
 
 class _Pending(Struct, frozen=True):
@@ -102,17 +100,45 @@ class LocalCommitter:
         Returns when all have ended, failed ones too; then raises what the first of those raised.
         """
         if len(items) > 1:
-            # Who is told of a failure cleans up and tries again: no straggler may still be at work.
-            futures = [self._threads.submit(work, item) for item in items]
-            wait(futures)
-            for future in futures:
-                future.result()
+            with self.beside(work) as begin:
+                for item in items:
+                    begin(item)
         elif items:
             work(items[0])
 
-    def start(self, work: Callable[[Item], Result], item: Item) -> Future[Result]:
-        """Begin to do ``work`` on an item beside what else is done."""
-        return self._threads.submit(work, item)
+    @contextlib.contextmanager
+    def beside(self, work: Callable[[Item], None]) -> Iterator[Callable[[Item], None]]:
+        """Have ``work`` done on each item that is handed over, a few at a time, beside the block.
+
+        Its end waits until all have ended, failed ones too; then raises what the first of those
+        raised.
+        """
+        # A few workers and a queue: a future for each item costs more than most of their syncs.
+        items: SimpleQueue[Item | None] = SimpleQueue()
+        workers: list[Future[None]] = []
+        failures: list[Exception] = []
+
+        def run() -> None:
+            while (item := items.get()) is not None:
+                try:
+                    work(item)
+                except Exception as error:  # noqa: BLE001  the caller hears of it
+                    failures.append(error)
+
+        def begin(item: Item) -> None:
+            items.put(item)
+            if len(workers) < _SYNC_THREADS:
+                workers.append(self._threads.submit(run))
+
+        try:
+            yield begin
+        finally:
+            # Who is told of a failure cleans up and tries again: no straggler may still be at work.
+            for _ in workers:
+                items.put(None)
+            wait(workers)
+        if failures:
+            raise failures[0]
 
     def stage(self, expected: int | None = None) -> ObjectWriter:
         """Return a writer for an object that comes in pieces; in any thread, beside batches.
@@ -137,10 +163,8 @@ class LocalBatch:
     def put(self, payloads: Sequence[Payload | Staged]) -> list[Stored]:
         """Make each payload durable under its name, as `casfs.objects.store.Batch` promises."""
         pending: dict[Digest, _Pending] = {}
-        results: list[Stored] = []
         try:
-            for start in range(0, len(payloads), _OPEN_FILES):
-                results += self._write_some(payloads[start : start + _OPEN_FILES], pending)
+            results = self._write_new(payloads, pending)
             for item in pending.values():
                 os.rename(item.temporary, self._final(item.digest))
             touched = sorted({result.digest[:SHARD_LENGTH] for result in results})
@@ -159,13 +183,15 @@ class LocalBatch:
                     drop_staged(payload)
         return results
 
-    def _write_some(
+    def _write_new(
         self, payloads: Sequence[Payload | Staged], pending: dict[Digest, _Pending]
     ) -> list[Stored]:
         """Make durable what is not there yet; each is written while the next ones are hashed."""
         results: list[Stored] = []
-        writing: list[Future[int | None]] = []
-        try:
+        with contextlib.ExitStack() as ended:
+            begin: Callable[[_Pending], None] = self._write
+            if len(payloads) > 1:
+                begin = ended.enter_context(self._committer.beside(self._write))
             for payload in payloads:
                 digest, size = _identity(payload)
                 new, healed = False, False
@@ -174,39 +200,29 @@ class LocalBatch:
                     new, healed = sound is None, sound is False
                     if not sound:
                         pending[digest] = item = self._pending(payload, digest, size)
-                        writing.append(self._committer.start(self._write, item))
+                        begin(item)
                 results.append(Stored(digest=digest, size=size, new=new, healed=healed))
-            written = [future.result() for future in writing]
-            files = [descriptor for descriptor in written if descriptor is not None]
-            if files:
-                self._committer.strategy.data(files, self._committer.in_parallel)
-        finally:
-            # Who is told of a failure cleans up and tries again: no straggler may still be at work.
-            wait(writing)
-            for future in writing:
-                if future.exception() is None and (descriptor := future.result()) is not None:
-                    os.close(descriptor)
+        if pending:
+            self._committer.strategy.data()
         return results
 
     def _pending(self, source: Payload | Staged, digest: Digest, size: int) -> _Pending:
         path = source.temporary if isinstance(source, Staged) else self._committer.temporary_path()
         return _Pending(digest, size, source, path)
 
-    def _write(self, item: _Pending) -> int | None:
-        """Write a temporary; return the descriptor by which it is to be synced, if it still is."""
+    def _write(self, item: _Pending) -> None:
+        """Write a temporary."""
         if isinstance(item.source, Staged):
             # Written before this batch, whoever heard of its errors by syncfs since then.
             os.fsync(item.source.descriptor)
-            return None
+            return
         descriptor = create_temporary(item.temporary)
         try:
             self._committer.preallocation.reserve(descriptor, item.size)
             write_fully(descriptor, item.source.parts)
             self._committer.strategy.written(descriptor)
-        except BaseException:
+        finally:
             os.close(descriptor)
-            raise
-        return descriptor
 
     def _existing(self, digest: Digest, size: int) -> bool | None:
         """Say whether a sound object of this name is there; None if there is none at all."""

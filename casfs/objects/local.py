@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from casfs.digest import SHARD_LENGTH, Digest, Hasher, is_digest
+from casfs.durable import open_directory
 from casfs.errors import CasfsError, ObjectNotFoundError, storage_error
 
 if TYPE_CHECKING:
@@ -109,3 +112,14 @@ class LocalStore:
                 advice="run casfs verify to see what else is missing",
             )
         return storage_error(error, doing, self.path(digest))
+
+
+@contextlib.contextmanager
+def exclusive_shard(store: LocalStore, shard: str) -> Iterator[int]:
+    """Hold a shard with no writer between its look and its line; gives its descriptor.
+
+    Raises OSError.
+    """
+    with open_directory(os.path.join(store.root, OBJECTS, shard)) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor

@@ -37,8 +37,8 @@ class SyncStrategy(Protocol):
     def written(self, descriptor: int) -> None:
         """Be told of a file that is whole now; called by several threads. Raises OSError."""
 
-    def data(self, files: Sequence[int], in_parallel: InParallel) -> None:
-        """Return when these files, of which `written` was told, are durable; raises OSError."""
+    def data(self) -> None:
+        """Return when all files of which `written` was told are durable; raises OSError."""
 
     def names(self, directories: Sequence[int], in_parallel: InParallel) -> None:
         """Return when what these directories hold is durable, names and data; raises OSError."""
@@ -53,12 +53,14 @@ class FsyncStrategy:
     name = "fsync"
 
     def written(self, descriptor: int) -> None:
-        """Have it on its way to the disk by the time that it is synced."""
-        syscalls.start_writing_back(descriptor)
+        """Sync it, while others are being written and synced.
 
-    def data(self, files: Sequence[int], in_parallel: InParallel) -> None:
-        """Sync the files together: one commit of the filesystem's journal serves many of them."""
-        in_parallel(os.fsync, files)
+        To write them all first and sync them then leaves the disk idle at the end of each batch.
+        """
+        os.fsync(descriptor)
+
+    def data(self) -> None:
+        """Do nothing: all is durable."""
 
     def names(self, directories: Sequence[int], in_parallel: InParallel) -> None:
         """Sync the directories, a few at a time."""
@@ -84,7 +86,7 @@ class SyncfsStrategy:
     def written(self, descriptor: int) -> None:
         """Do nothing: `data` writes them all."""
 
-    def data(self, _files: Sequence[int], _in_parallel: InParallel) -> None:
+    def data(self) -> None:
         """Sync the filesystem."""
         self._sync()
 

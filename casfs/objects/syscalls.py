@@ -1,4 +1,4 @@
-"""What Python's ``os`` lacks of Linux: syncfs(2), sync_file_range(2), fallocate(2), statfs(2).
+"""What Python's ``os`` lacks of Linux: syncfs(2), fallocate(2), statfs(2).
 
 Each releases the interpreter's lock while it runs, and raises OSError.
 """
@@ -11,7 +11,6 @@ import os
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _KEEP_SIZE = 0x01  # FALLOC_FL_KEEP_SIZE, linux/falloc.h
-_WRITE = 0x02  # SYNC_FILE_RANGE_WRITE, linux/fs.h
 _STATFS_BYTES = 512  # more than any architecture's struct statfs
 
 _NOT_THERE = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
@@ -27,19 +26,6 @@ def syncfs(descriptor: int) -> None:
     if call is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     if call(descriptor):
-        _raise()
-
-
-def start_writing_back(descriptor: int) -> None:
-    """Have the kernel begin to write a file's data to disk, and do not wait for it.
-
-    It makes nothing durable. What fails meanwhile is told by fsync(2) of the same descriptor.
-    """
-    call = getattr(_LIBC, "sync_file_range", None)
-    if call is None:
-        return
-    whole = ctypes.c_int64(0)
-    if call(descriptor, whole, whole, _WRITE) and ctypes.get_errno() not in _NOT_THERE:
         _raise()
 
 

@@ -26,7 +26,7 @@ from casfs.errors import CasfsError, ObjectNotFoundError, WriterLockedError, sto
 from casfs.manifests.journal import Journal, JournalIdentity
 from casfs.manifests.record import Record
 from casfs.manifests.recovery import recover_tail
-from casfs.objects.local import OBJECTS, LocalStore, object_path
+from casfs.objects.local import LocalStore, exclusive_shard, object_path
 from casfs.roots import OWN
 from casfs.timestamps import format_time
 from casfs.verify.report import UnmendedObject
@@ -99,10 +99,8 @@ class Quarantine:
 
     def set_aside(self, digest: Digest, reason: str) -> str | UnmendedObject:
         """Move a damaged object aside and return where to, relative to the CAS root."""
-        shard = os.path.join(self._roots.cas, OBJECTS, digest[:SHARD_LENGTH])
         try:
-            with open_directory(shard) as descriptor:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with exclusive_shard(self._store, digest[:SHARD_LENGTH]) as descriptor:
                 try:
                     if self._store.check(digest) is None:
                         return UnmendedObject(digest, "was sound when it was read once more")

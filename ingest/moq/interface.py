@@ -5,6 +5,7 @@ Nothing here does I/O or reads a clock: bytes and times come in by calls, events
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
@@ -37,6 +38,12 @@ class Limits(Struct, frozen=True):
     """The most that is held of groups that overtake the answer to their subscription, bytes."""
     fetches: int = 64
     """The most groups that are fetched at a time; 0: nothing is fetched at all."""
+    offers: int = 512
+    """The most tracks that a relay may offer unasked at a time and that we have neither taken nor
+    refused."""
+    offer_requests: int = 64
+    """The most broadcasts whose tracks we ask to be offered, where the relay refuses what we ask
+    for; 0: none."""
 
 
 class Locator(Struct, frozen=True):
@@ -49,6 +56,14 @@ class Locator(Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Locator({self.authority})"
+
+
+class Extra(Enum):
+    """What not every relay knows, and what can be done without."""
+
+    FETCH = auto()
+    OFFERS = auto()
+    """Tracks that are offered by the relay, at our request."""
 
 
 class Streams(Protocol):
@@ -121,8 +136,8 @@ class MoqSession(Protocol):
         """Take a datagram, the transport's prefix removed: a group of one frame, or nothing."""
 
     @property
-    def fetch_ignored(self) -> bool:
-        """Whether groups were asked for by FETCH, and the relay has answered none, not even no."""
+    def ignored(self) -> frozenset[Extra]:
+        """What was asked of the relay and it has not answered at all, not even with no."""
 
     @property
     def waiting(self) -> bool:

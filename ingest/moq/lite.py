@@ -25,6 +25,7 @@ from ingest.moq.events import (
     GroupsDropped,
 )
 from ingest.moq.groups import OpenGroups
+from ingest.moq.lite_fetching import Fetches
 from ingest.moq.lite_messages import (
     AnnounceOk,
     BidiStream,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ingest.moq.events import Event
-    from ingest.moq.interface import Limits, Locator, Streams
+    from ingest.moq.interface import Extra, Limits, Locator, Streams
     from ingest.moq.lite_versions import LiteVersion
 
 CANCELLED: Final = 0
@@ -79,8 +80,7 @@ class LiteSession:
         self._subscriptions: dict[int, Subscription] = {}
         self._wishes: dict[int, Wish] = {}
         """What each subscription asked for."""
-        self._fetches: dict[int, ControlStream] = {}
-        """Groups that are being fetched, by stream."""
+        self._fetches = Fetches(version, self._groups, limits, self._end_ours)
         self._subscribed = 0
         self._ending: set[int] = set()
         """Subscriptions whose stream is over and whose end has not been told."""
@@ -151,23 +151,16 @@ class LiteSession:
             if stream.subscription == subscription:
                 self._dismiss(stream)
         self._groups.forget(subscription)
-        for stream in list(self._fetches.values()):
-            if stream.subscription == subscription:
-                self._end_fetch(stream)
+        self._fetches.forget(subscription)
 
     def fetch(self, subscription: int, sequence: int) -> bool:
         """Ask for a group again; since 05, whose relays answer on the same stream."""
         wish = self._wishes.get(subscription)
-        asked = any(
-            (stream.subscription, stream.sequence) == (subscription, sequence)
-            for stream in self._fetches.values()
-        )
-        full = len(self._fetches) >= self._limits.fetches
-        if wish is None or asked or full or not self._version.fetches:
+        if wish is None or not self._fetches.possible(subscription, sequence):
             return False
         stream = self._ask(Kind.FETCH, BidiStream.FETCH, self._version.fetch(wish, sequence))
         stream.subscription, stream.sequence = subscription, sequence
-        self._fetches[stream.number] = stream
+        self._fetches.add(stream)
         return True
 
     def _ask(self, kind: Kind, opening: BidiStream, message: bytes) -> ControlStream:
@@ -183,7 +176,7 @@ class LiteSession:
         events: list[Event] = []
         if stream in self._groups:
             events.extend(self._groups.append(stream, data, now, end=end))
-            self._note_fetched(stream)
+            self._fetches.note(stream)
         elif stream in self._stopped:
             if end:
                 self._stopped.discard(stream)
@@ -221,8 +214,8 @@ class LiteSession:
         )
         return (group,)
 
-    fetch_ignored: Final = False
-    """Each FETCH has a stream of its own here: who does not know it resets that."""
+    ignored: Final[frozenset[Extra]] = frozenset()
+    """Whatever we ask has a stream of its own here: who does not know it resets that."""
 
     @property
     def waiting(self) -> bool:
@@ -240,7 +233,7 @@ class LiteSession:
         events: list[Event] = []
         if stream in self._groups:
             events.append(self._groups.reset(stream, code))
-            self._note_fetched(stream)
+            self._fetches.note(stream)
         elif stream in self._stopped:
             self._stopped.discard(stream)
         else:
@@ -351,27 +344,7 @@ class LiteSession:
 
     def _read_fetch(self, stream: ControlStream, now: int, events: list[Event]) -> None:
         del self._streams[stream.number]
-        groups, number = self._groups, stream.number
-        groups.open(
-            number,
-            stream.subscription,
-            stream.sequence,
-            now,
-            self._version.framing,
-            fetched=True,
-        )
-        events.extend(groups.append(number, stream.reader.rest(), now, end=stream.ended))
-        self._note_fetched(number)
-
-    def _note_fetched(self, number: int) -> None:
-        """End our direction of a fetch whose group is over."""
-        stream = self._fetches.get(number)
-        if stream is not None and number not in self._groups:
-            self._end_fetch(stream)
-
-    def _end_fetch(self, stream: ControlStream) -> None:
-        self._fetches.pop(stream.number, None)
-        self._end_ours(stream)
+        events.extend(self._fetches.begin(stream, now))
 
     def _read_setup(self, stream: ControlStream, _now: int, _events: list[Event]) -> None:
         body = stream.reader.message()
@@ -455,7 +428,7 @@ class LiteSession:
             events.extend(subscription.over(code, now))
             self._ending.add(subscription.number)
         elif stream.kind is Kind.FETCH:
-            self._end_fetch(stream)
+            self._fetches.end(stream)
             events.append(FetchFailed(stream.subscription, stream.sequence, code or 0))
         elif stream.kind is Kind.TRACK:
             subscription = self._subscriptions[stream.subscription]
@@ -483,7 +456,7 @@ class LiteSession:
     def _stop(self, number: int) -> None:
         """Ask for no more on a stream, and ignore what still comes."""
         self._transport.stop(number, CANCELLED)
-        self._note_fetched(number)
+        self._fetches.note(number)
         if number & _RELAY_OPENED:
             self._stopped.add(number)
 

@@ -1,13 +1,18 @@
 """A subscriber's session of MoQ transport (draft-ietf-moq-transport), drafts 14, 16 and 18.
 
 What the drafts differ in is data (`ingest.moq.moqt_drafts`). What is said comes through
-`ingest.moq.moqt_control`, objects through `ingest.moq.moqt_data`; here the two meet.
+`ingest.moq.moqt_control`, objects through `ingest.moq.moqt_data`; here the two meet. What is
+fetched is the affair of `ingest.moq.moqt_fetching`, what the relay offers unasked that of
+`ingest.moq.moqt_offers`.
 
 A subscription asks for everything from {0, 0} on (filter AbsoluteStart), which by the drafts means:
 what is published or received from now on. Relays of moq-dev give the newest group from its start;
 of others that beginning is fetched when it does not come by itself, since a catalog or an init
 would never come otherwise; and older groups are fetched one by one, back to the first that the
 relay has no more. Those groups come as ``fetched``.
+
+A track that the relay offers (PUBLISH) is taken in place of a SUBSCRIBE, if it is wanted. It cannot
+be asked for again: a newer subscription takes over from the older where that stands.
 
 A malformed message on the control stream raises `ProtocolError`: nothing behind it can be trusted.
 Elsewhere what a stream does wrong ends that stream alone. Messages that are not known are skipped.
@@ -23,15 +28,14 @@ from ingest.moq.events import (
     AnnouncementsEnded,
     BroadcastAnnounced,
     BroadcastEnded,
-    FetchFailed,
     GoawayReceived,
     GroupReceived,
 )
-from ingest.moq.moqt_control import CANCELLED, Control, Over
+from ingest.moq.interface import Extra
+from ingest.moq.moqt_control import CANCELLED, NOT_SUPPORTED, Control, Over, Refusal
 from ingest.moq.moqt_data import DataStreams
-from ingest.moq.moqt_groups import LINGER
+from ingest.moq.moqt_fetching import Fetching
 from ingest.moq.moqt_messages import (
-    Fetch,
     FetchOk,
     Kind,
     PublishDone,
@@ -39,9 +43,11 @@ from ingest.moq.moqt_messages import (
     Subscribe,
     SubscribeOk,
 )
-from ingest.moq.moqt_parameters import Location, Property, number_of
+from ingest.moq.moqt_offers import Offers
+from ingest.moq.moqt_parameters import Property, number_of
+from ingest.moq.moqt_publishing import Publish
 from ingest.moq.moqt_requests import Ask, Request
-from ingest.moq.subscriptions import PATIENCE, Subscription
+from ingest.moq.moqt_track import Track
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -51,14 +57,8 @@ if TYPE_CHECKING:
     from ingest.moq.moqt_control import Answer, Message
     from ingest.moq.moqt_drafts import Draft
 
-_BACKLOG: Final = 256
-"""How many groups are fetched back from where a subscription begins."""
-_BACKLOG_GAPS: Final = 2
-"""After how many groups that are not there, one behind the other, nothing older is expected."""
 _RELAY_OPENED: Final = 0b01
 _ONE_DIRECTION: Final = 0b10
-_GONE: Final = 0
-"""The code of a request that just ended."""
 
 
 class MoqtStatistics(Struct, frozen=True):
@@ -71,31 +71,11 @@ class MoqtStatistics(Struct, frozen=True):
     early_bytes: int
     """Held of groups whose subscription is not answered yet."""
     requests: int
+    offers: int
+    """Tracks that the relay offers, neither taken nor refused."""
     ignored_announcements: int
     violations: int
     """Streams, messages and datagrams turned away for what they say."""
-
-
-class _Track:
-    """One subscription and what is needed to go on with it."""
-
-    def __init__(self, wish: Subscribe, number: int, *, backlog: bool) -> None:
-        self.subscription = Subscription(number, info_expected=True)
-        self.number = number
-        self.wish = wish
-        self.over = False
-        """The relay brings no more."""
-        self.largest: Location | None = None
-        self.answered_at = 0
-        self.head_due = False
-        """The beginning of the newest group may have to be fetched."""
-        self.backlog = _BACKLOG if backlog else 0
-        """How many older groups may still be fetched."""
-        self.gaps = 0
-        self.streams = 0
-        """How many have come."""
-        self.streams_due = 0
-        """How many there are, by PUBLISH_DONE."""
 
 
 class MoqtSession:
@@ -115,21 +95,23 @@ class MoqtSession:
         self._kinds: dict[int, bytes] = {}
         """Streams in one direction whose kind is not whole."""
         self._stopped: set[int] = set()
-        self._tracks: dict[int, _Track] = {}
+        self._tracks: dict[int, Track] = {}
+        self._fetching = Fetching(draft, self._control, self._data, self._tracks, limits)
+        self._offers = Offers(self._control, self._data, limits)
+        self._pushed: dict[int, Publish] = {}
+        """Offers that were taken, by the number of the request."""
+        self._taken: list[tuple[Request, Track | None]] = []
+        """Those of them of which that has not been told; and which older subscription had it."""
         self._ending: set[int] = set()
         self._subscribed = 0
         self._over = False
-        self._fetches_asked = False
-        self._fetch_answered = False
 
     @property
-    def fetch_ignored(self) -> bool:
-        """Whether FETCH was sent and never answered."""
-        return self._fetches_asked and not self._fetch_answered
-
-    @property
-    def _can_fetch(self) -> bool:
-        return self._control.can_fetch and self._limits.fetches > 0
+    def ignored(self) -> frozenset[Extra]:
+        """What was asked of the relay and never answered."""
+        offers = self._control.offers_asked and not self._control.offers_answered
+        found = {Extra.FETCH: self._fetching.ignored, Extra.OFFERS: offers}
+        return frozenset(extra for extra, ignored in found.items() if ignored)
 
     @property
     def buffered(self) -> int:
@@ -145,6 +127,7 @@ class MoqtSession:
             message_streams=len(self._control),
             early_bytes=self._data.early_bytes,
             requests=len(self._requests),
+            offers=len(self._offers),
             ignored_announcements=self._control.names.ignored,
             violations=self._control.violations + self._data.violations,
         )
@@ -166,13 +149,20 @@ class MoqtSession:
         """
         number = self._subscribed
         self._subscribed += 1
-        request = self._requests.new(Ask.SUBSCRIBE)
-        request.subscription = number
-        namespace = self._control.names.namespace(broadcast)
-        wish = Subscribe(request.number, namespace, track.encode(), 255 - priority)
-        self._tracks[number] = _Track(wish, number, backlog=max_latency > 0)
-        self._data.expect(request)
-        self._control.send(request, Kind.SUBSCRIBE, wish.encode(self._draft))
+        name = self._control.names.namespace(broadcast), track.encode()
+        offer = self._offers.take(name)
+        pushed = self._pushed_request(name)
+        request = pushed or (self._requests.new(Ask.SUBSCRIBE) if offer is None else offer.request)
+        wish = Subscribe(request.number, *name, 255 - priority)
+        subscribed = self._tracks[number] = Track(wish, number, backlog=max_latency > 0)
+        if pushed is not None:
+            self._hand_over(pushed, subscribed)
+        elif offer is not None:
+            self._take(offer.request, offer.publish, subscribed)
+        else:
+            request.subscription = number
+            self._data.expect(request)
+            self._control.send(request, Kind.SUBSCRIBE, wish.encode(self._draft))
         return number
 
     def unsubscribe(self, subscription: int) -> None:
@@ -181,54 +171,59 @@ class MoqtSession:
             return
         self._ending.discard(subscription)
         for request in self._requests:
-            if request.ask is not Ask.NAMESPACES and request.subscription == subscription:
-                self._drop(request)
+            if request.subscription == subscription:
+                self._fetching.drop(request)
+                self._pushed.pop(request.number, None)
+                self._control.names.refused(request.number)
         self._data.forget(subscription)
 
     def fetch(self, subscription: int, sequence: int) -> bool:
         """Ask for a group again, by a standalone FETCH of all of it."""
-        track = self._tracks.get(subscription)
-        fetches = [request for request in self._requests if request.ask is Ask.FETCH]
-        if (
-            track is None
-            or not self._can_fetch
-            or len(fetches) >= self._limits.fetches
-            or any((item.subscription, item.group) == (subscription, sequence) for item in fetches)
-        ):
-            return False
-        self._fetch(Ask.FETCH, track, Location(sequence, 0), Location(sequence, 0))
-        return True
+        return self._fetching.ask(subscription, sequence)
 
-    def _fetch(self, ask: Ask, track: _Track, start: Location, end: Location) -> Request:
-        request = self._requests.new(ask)
-        request.subscription, request.group = track.number, start.group
-        wish = track.wish
-        message = Fetch(request.number, wish.namespace, wish.track, wish.priority, start, end)
-        self._data.fetching(request)
-        self._fetches_asked = True
-        self._control.send(request, Kind.FETCH, message.encode(self._draft))
-        return request
+    # Tracks that the relay offers
 
-    def _fetch_head(self, track: _Track, largest: Location) -> None:
-        """Fetch the beginning of the group in whose middle the subscription began."""
-        track.head_due = False
-        start, end = Location(largest.group, 0), Location(largest.group, largest.object + 1)
-        self._fetch(Ask.HEAD, track, start, end)
+    def _pushed_request(self, name: tuple[tuple[bytes, ...], bytes]) -> Request | None:
+        """Return the request of a track that is pushed to us already."""
+        for number, publish in self._pushed.items():
+            if (publish.namespace, publish.track) == name:
+                return self._requests.get(number)
+        return None
 
-    def _fetch_older(self, track: _Track, than: int) -> None:
-        """Fetch the group before one, if it may be there and has not come."""
-        while than > 0 and track.backlog > 0 and self._can_fetch:
-            than -= 1
-            track.backlog -= 1
-            if not self._data.groups.known(track.number, than):
-                start = Location(than, 0)
-                self._fetch(Ask.FETCH, track, start, start).backlog = True
-                return
+    def _take(self, request: Request, publish: Publish, track: Track) -> None:
+        request.ask, request.subscription = Ask.SUBSCRIBE, track.number
+        self._pushed[request.number] = publish
+        self._taken.append((request, None))
+        self._control.grant(request, track.wish.priority)
 
-    def _drop(self, request: Request) -> None:
-        """Take a request back."""
-        self._control.cancel(request)
-        self._data.done(request)
+    def _hand_over(self, request: Request, track: Track) -> None:
+        """Let a newer subscription have what is pushed to an older one from now on."""
+        before = self._tracks.get(request.subscription)
+        request.subscription = track.number
+        self._taken.append((request, before))
+        if before is not None:
+            track.streams = before.streams
+            before.over = True
+
+    def _tell_taken(self, now: int, events: list[Event]) -> None:
+        """Tell what was taken: that the relay delivers, and what had overtaken our answer."""
+        taken, self._taken = self._taken, []
+        for request, before in taken:
+            publish = self._pushed.get(request.number)
+            if publish is not None and self._requests.get(request.number) is request:
+                answer = SubscribeOk(None, publish.alias, publish.largest, publish.properties)
+                self._accepted(request, answer, now, events)
+            if before is not None and before.number in self._tracks:
+                events.extend(before.subscription.over(None, now))
+                self._ending.add(before.number)
+
+    def _offered(self, request: Request, publish: Publish, now: int, events: list[Event]) -> None:
+        name = publish.namespace, publish.track
+        tracks = [track for track in self._tracks.values() if track.name == name]
+        if any(track.live for track in tracks) or self._pushed_request(name) is not None:
+            self._control.turn_down(request, Refusal.DUPLICATE)
+            return
+        events.extend(self._offers.hold(request, publish, now, wanted=bool(tracks)))
 
     # What comes
 
@@ -276,27 +271,19 @@ class MoqtSession:
     def waiting(self) -> bool:
         """Whether a group, a fetch or the end of a subscription waits for what may come."""
         return (
-            bool(self._ending)
+            bool(self._ending or self._taken)
             or self._control.names.untold
             or self._data.groups.waiting
-            or any(track.head_due for track in self._tracks.values())
-            or any(request.ask is Ask.FETCH for request in self._requests)
+            or self._fetching.waiting
+            or self._offers.waiting
         )
 
     def settle(self, now: int) -> Sequence[Event]:
         """Tell of groups, fetches and subscriptions of which nothing more comes."""
         events: list[Event] = []
         self._tell(self._data.groups.settle(now, self._is_over), events)
-        for track in self._tracks.values():
-            largest = track.largest
-            if track.head_due and largest is not None and now - track.answered_at >= LINGER:
-                if self._data.groups.known(track.number, largest.group):
-                    track.head_due = False
-                else:
-                    self._fetch_head(track, largest)
-        for request in self._requests:
-            if request.ask is Ask.FETCH and self._expired(request, now):
-                self._fail_fetch(request, _GONE, events)
+        events.extend(self._fetching.settle(now))
+        self._offers.settle(now)
         self._conclude(now, events)
         return events
 
@@ -316,6 +303,9 @@ class MoqtSession:
         self._kinds.clear()
         self._stopped.clear()
         self._tracks.clear()
+        self._offers.clear()
+        self._pushed.clear()
+        self._taken.clear()
         self._ending.clear()
         return self._data.abandon(reason)
 
@@ -351,20 +341,26 @@ class MoqtSession:
     def _answer_one(
         self, request: Request, message: Message, now: int, events: list[Event]
     ) -> None:
-        self._fetch_answered |= request.ask in {Ask.FETCH, Ask.HEAD}
+        if request.ask in {Ask.FETCH, Ask.HEAD}:
+            self._fetching.answered()
         match message:
+            case Publish():
+                self._offered(request, message, now, events)
             case SubscribeOk():
                 self._accepted(request, message, now, events)
             case FetchOk() if request.ask is Ask.FETCH:
-                self._confirmed(request, message, now, events)
-            case PublishDone() if request.ask is Ask.SUBSCRIBE:
-                self._tracks[request.subscription].streams_due = message.streams
+                self._tell(self._fetching.confirmed(request, message, now), events)
+            case PublishDone() if request.ask in {Ask.SUBSCRIBE, Ask.OFFER}:
+                if request.ask is Ask.SUBSCRIBE:
+                    self._tracks[request.subscription].streams_due = message.streams
                 self._ended(request, None, now, events)
             case RequestError(code=code):
                 self._ended(request, code, now, events)
             case Over(code=code):
                 if request.ask is Ask.NAMESPACES:
                     events.append(AnnouncementsEnded(request.prefix))
+                elif request.ask is Ask.TRACKS and code is not None:
+                    self._control.can_ask_for_offers = False
                 answered = self._data.groups.confirmed(request.subscription, request.group)
                 if request.ask is not Ask.FETCH or not answered:
                     self._ended(request, code, now, events)
@@ -381,81 +377,47 @@ class MoqtSession:
         events.extend(track.subscription.answered())
         events.extend(track.subscription.properties(timescale))
         track.answered_at = now
-        track.largest = largest = answer.largest
+        largest = answer.largest
         if largest is not None:
             self._data.groups.expect(track.number, largest.group, largest.object + 1)
-            track.head_due = self._can_fetch
-            self._fetch_older(track, largest.group)
+            self._fetching.accepted(track, largest)
         self._tell(self._data.answered(request, answer.alias, now), events)
-
-    def _confirmed(self, request: Request, answer: FetchOk, now: int, events: list[Event]) -> None:
-        end = answer.end
-        whole = end.object == 0 or end.group > request.group or answer.end_of_track
-        groups = self._data.groups
-        told = groups.confirm(request.subscription, request.group, now, whole=whole)
-        self._tell(told, events)
+        self._offers.turn_down(track.name, Refusal.DUPLICATE, now)
 
     def _ended(self, request: Request, code: int | None, now: int, events: list[Event]) -> None:
         """Take that a request is over, by an error, or by the end of its stream (None)."""
         if request.ask is Ask.FETCH:
-            self._fail_fetch(request, code or _GONE, events)
+            events.extend(self._fetching.fail(request, code or 0))
             return
         self._requests.done(request)
         self._data.done(request)
+        events.extend(self._control.names.withdrawn_offer(request.number))
+        self._offers.withdrawn(request)
+        self._pushed.pop(request.number, None)
+        if request.ask is Ask.TRACKS and code == NOT_SUPPORTED:
+            self._control.can_ask_for_offers = False
         track = self._tracks.get(request.subscription)
-        if request.ask is Ask.SUBSCRIBE and track is not None:
-            self._tell(self._data.answered(request, None, now), events)
-            track.over = True
-            events.extend(track.subscription.over(code, now))
-            self._ending.add(track.number)
-
-    def _fail_fetch(self, request: Request, code: int, events: list[Event]) -> None:
-        self._data.groups.drop_fetch(request.subscription, request.group)
-        self._drop(request)
-        track = self._tracks.get(request.subscription)
-        if not request.backlog:
-            events.append(FetchFailed(request.subscription, request.group, code))
-        elif track is not None:
-            track.gaps += 1
-            if track.gaps < _BACKLOG_GAPS:
-                self._fetch_older(track, request.group)
-
-    def _expired(self, request: Request, now: int) -> bool:
-        """Whether a fetch has been answered by nothing for too long."""
-        begun = self._data.groups.find(request.subscription, request.group, fetched=True)
-        if request.since is None or (begun is not None and begun.sources):
-            request.since = now
-        return not 0 <= now - request.since < PATIENCE
+        if request.ask is not Ask.SUBSCRIBE or track is None:
+            return
+        refused = code is not None and not track.answered_at
+        offer = self._offers.take(track.name) if refused else None
+        if offer is not None:
+            self._take(offer.request, offer.publish, track)
+            return
+        self._tell(self._data.answered(request, None, now), events)
+        track.over = True
+        events.extend(track.subscription.over(code, now))
+        self._ending.add(track.number)
+        namespace = track.wish.namespace
+        alive = (item for item in self._tracks.values() if not item.over)
+        if refused and not any(item.wish.namespace == namespace for item in alive):
+            self._control.ask_for_offers(namespace)
 
     # Groups
 
     def _tell(self, groups: Iterable[GroupReceived], events: list[Event]) -> None:
         for group in groups:
-            if not group.fetched:
-                events.append(group)
-                continue
-            request = next(
-                (
-                    request
-                    for request in self._requests
-                    if request.ask is Ask.FETCH
-                    and (request.subscription, request.group)
-                    == (group.subscription, group.sequence)
-                ),
-                None,
-            )
-            if request is None:
-                continue
-            if not group.complete and not group.frames:
-                self._fail_fetch(request, _GONE, events)
-                continue
-            self._requests.done(request)
-            self._data.done(request)
-            events.append(group)
-            track = self._tracks.get(group.subscription)
-            if request.backlog and track is not None:
-                track.gaps = 0
-                self._fetch_older(track, group.sequence)
+            events.extend(self._fetching.received(group) if group.fetched else (group,))
 
     def _begun(self, subscription: int, sequence: int) -> None:
         track = self._tracks.get(subscription)
@@ -474,12 +436,9 @@ class MoqtSession:
 
     def _conclude(self, now: int, events: list[Event]) -> None:
         events.extend(self._control.names.take_untold())
-        for track in self._tracks.values():
-            largest = track.largest
-            if track.head_due and largest is not None:
-                group = self._data.groups.find(track.number, largest.group, fetched=False)
-                if group is not None and group.begins_late:
-                    self._fetch_head(track, largest)
+        if self._taken:
+            self._tell_taken(now, events)
+        self._fetching.look_at_heads()
         for number in sorted(self._ending):
             track = self._tracks[number]
             arriving = self._data.groups.has(number) or track.streams < track.streams_due

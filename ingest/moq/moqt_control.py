@@ -7,6 +7,7 @@ allowances and what the relay asks of us are dealt with here.
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import Struct
@@ -34,6 +35,7 @@ from ingest.moq.moqt_namespaces import (
     SubscribeNamespace,
 )
 from ingest.moq.moqt_parameters import Pair, SetupOption, number_of, octets_of
+from ingest.moq.moqt_publishing import Publish, PublishOk
 from ingest.moq.moqt_requests import Ask, MessageStream, Request, Requests
 
 if TYPE_CHECKING:
@@ -44,11 +46,25 @@ if TYPE_CHECKING:
 
 CANCELLED: Final = 1
 """Of streams that we do not want or no longer want (section "Stream Reset Error Codes")."""
-UNINTERESTED: Final = 0x20
-_UNINTERESTED_14: Final = 4
 _REQUESTS_GRANTED: Final = 1000
 _FETCHING_IMPLEMENTATIONS: Final = (b"moq-lite",)
 """Who serves FETCH in draft 14. Of others it is not known, and some may end the session at it."""
+
+
+class Refusal(Enum):
+    """Why a track is not taken that the relay offers."""
+
+    UNINTERESTED = auto()
+    DUPLICATE = auto()
+    """It is delivered already."""
+    TOO_MANY = auto()
+
+
+_REFUSALS: Final = {Refusal.UNINTERESTED: 0x20, Refusal.DUPLICATE: 0x19, Refusal.TOO_MANY: 0x09}
+"""Sections "REQUEST_ERROR" of 18 and 16 (which has no code for too many: INTERNAL_ERROR)."""
+_REFUSALS_14: Final = {Refusal.UNINTERESTED: 4, Refusal.DUPLICATE: 4, Refusal.TOO_MANY: 0}
+_INTERNAL_ERROR: Final = 0
+NOT_SUPPORTED: Final = 3
 
 
 class Over(Struct, frozen=True):
@@ -60,6 +76,7 @@ class Over(Struct, frozen=True):
 
 Message = (
     SubscribeOk
+    | Publish
     | FetchOk
     | RequestError
     | PublishDone
@@ -74,7 +91,7 @@ class Answer(NamedTuple):
     """Something that the relay has said."""
 
     request: Request | None
-    """Ours that it answers; None where it answers none."""
+    """Ours that it answers, or an offer of the relay's; None where it answers none."""
     message: Message
 
 
@@ -103,6 +120,11 @@ class Control:
         self._granted = _REQUESTS_GRANTED
         self.can_fetch = not draft.typed_replies
         """Whether the relay is known to serve FETCH, or to refuse it in good order."""
+        self.can_ask_for_offers = limits.offer_requests > 0
+        self.offers_asked = False
+        """Whether we have asked the relay to offer its tracks, ..."""
+        self.offers_answered = False
+        """... and it has said anything to that."""
         self.violations = 0
 
     def __contains__(self, stream: int) -> bool:
@@ -145,6 +167,22 @@ class Control:
             kind = Kind.SUBSCRIBE_NAMESPACE_18
         self.send(request, kind, message.encode(self._draft))
 
+    def ask_for_offers(self, namespace: tuple[bytes, ...]) -> None:
+        """Ask that the tracks of a namespace be offered, where the draft has that (since 17).
+
+        Not while an answer stands, nor of a relay that does not know it.
+        """
+        prefix = b"/".join(namespace).decode(errors="replace")
+        asked = [request.prefix for request in self.requests if request.ask is Ask.TRACKS]
+        possible = self._draft.request_streams and self.can_ask_for_offers
+        if not possible or prefix in asked or len(asked) >= self._limits.offer_requests:
+            return
+        request = self.requests.new(Ask.TRACKS)
+        request.prefix = prefix
+        self.offers_asked = True
+        message = SubscribeNamespace(request.number, namespace)
+        self.send(request, Kind.SUBSCRIBE_TRACKS, message.encode(self._draft))
+
     def send(self, request: Request, kind: int, body: bytes) -> None:
         """Send a request, as soon as it may be."""
         for stream in self.requests.send(request, kind, body):
@@ -154,12 +192,35 @@ class Control:
         """Take a request back."""
         sent = self.requests.done(request)
         if request.stream is not None:
-            stream = self._streams.get(request.stream)
+            stream = self._stream_of(request)
             if stream is not None:
                 self._dismiss(stream)
         elif sent and request.ask is not Ask.NAMESPACES:
             kind = Kind.UNSUBSCRIBE if request.ask is Ask.SUBSCRIBE else Kind.FETCH_CANCEL
             self._say(kind, RequestNumber(request.number).encode(self._draft))
+
+    def grant(self, request: Request, priority: int) -> None:
+        """Take a track that the relay offers; ``priority`` 0 to 255, lower first."""
+        number = None if self._draft.request_streams else request.number
+        kind = Kind.REQUEST_OK if self._draft.request_streams else Kind.PUBLISH_OK
+        self._say(kind, PublishOk(number, priority).encode(self._draft), self._stream_of(request))
+
+    def turn_down(self, request: Request, refusal: Refusal) -> None:
+        """Refuse a track that the relay offers."""
+        draft, own = self._draft, self._stream_of(request)
+        self.requests.done(request)
+        self.names.refused(request.number)
+        code = (_REFUSALS_14 if draft.typed_replies else _REFUSALS)[refusal]
+        if refusal is Refusal.TOO_MANY and not draft.request_streams:
+            code = _INTERNAL_ERROR
+        error = RequestError(None if draft.request_streams else request.number, code)
+        kind = Kind.PUBLISH_ERROR if draft.typed_replies else Kind.REQUEST_ERROR
+        self._say(kind, error.encode(draft), own)
+        if own is not None:
+            self._end_ours(own)
+
+    def _stream_of(self, request: Request) -> MessageStream | None:
+        return None if request.stream is None else self._streams.get(request.stream)
 
     def _say(self, kind: int, body: bytes, stream: MessageStream | None = None) -> None:
         number = self.requests.control if stream is None else stream.number
@@ -218,6 +279,8 @@ class Control:
     def _read(self, stream: MessageStream, kind: int, body: bytes, answers: list[Answer]) -> None:
         """Read a message; one that is not known is skipped."""
         draft = self._draft
+        if stream.request is not None and stream.request.ask is Ask.TRACKS:
+            self.offers_answered = True
         request: int | None = None
         told: SubscribeOk | FetchOk | RequestError | PublishDone
         match kind:
@@ -241,7 +304,7 @@ class Control:
                     answers.append(Answer(None, GoawayReceived(away.uri, away.timeout)))
                 return
             case Kind.PUBLISH:
-                self._turn_down(stream, RequestNumber.decode(body, draft).request)
+                self._read_offer(stream, Publish.decode(body, draft), answers)
                 return
             case _:
                 self._read_namespace(stream, kind, body, answers)
@@ -251,17 +314,28 @@ class Control:
         if ours is not None:
             answers.append(Answer(ours, told))
 
+    def _read_offer(self, stream: MessageStream, publish: Publish, answers: list[Answer]) -> None:
+        own = None if stream.number in self._controls else stream
+        if own is not None and own.request is not None:
+            raise ProtocolError("the relay offers a track on the stream of another request")
+        request = self.requests.adopt(publish.request, None if own is None else own.number)
+        if own is not None:
+            own.request = request
+        self._grant(publish.request)
+        answers.append(Answer(request, publish))
+
     def _read_namespace(
         self, stream: MessageStream, kind: int, body: bytes, answers: list[Answer]
     ) -> None:
         draft, names, prefix = self._draft, self.names, ""
+        asked = stream.request is not None and stream.request.ask is Ask.NAMESPACES
         if stream.request is not None:
             prefix = stream.request.prefix
         events: list[BroadcastAnnounced | BroadcastEnded] = []
-        if kind == Kind.NAMESPACE and stream.request is not None:
+        if kind == Kind.NAMESPACE and asked:
             suffix = Namespace.decode(body, draft).suffix
             events.extend(names.active(stream.number, prefix, suffix))
-        elif kind == Kind.NAMESPACE_DONE and stream.request is not None:
+        elif kind == Kind.NAMESPACE_DONE and asked:
             suffix = Namespace.decode(body, draft).suffix
             events.extend(names.ended(stream.number, prefix, suffix))
         elif kind == Kind.PUBLISH_NAMESPACE:
@@ -298,18 +372,6 @@ class Control:
         self._granted = number + _REQUESTS_GRANTED
         granted = RequestNumber(self._granted)
         self._say(Kind.MAX_REQUEST_ID, granted.encode(self._draft))
-
-    def _turn_down(self, stream: MessageStream, number: int) -> None:
-        """Refuse a track that the relay offers unasked."""
-        self._grant(number)
-        draft = self._draft
-        own = None if stream.number in self._controls else stream
-        code = _UNINTERESTED_14 if draft.typed_replies else UNINTERESTED
-        error = RequestError(None if draft.request_streams else number, code)
-        kind = Kind.PUBLISH_ERROR if draft.typed_replies else Kind.REQUEST_ERROR
-        self._say(kind, error.encode(draft), own)
-        if own is not None:
-            self._end_ours(own)
 
     # How streams end
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 UNASKED: Final = -1
 """Who tells of namespaces outside of any answer (PUBLISH_NAMESPACE)."""
+OFFERED: Final = -2
+"""Who tells of namespaces by offering a track of theirs (PUBLISH)."""
 
 
 class Names:
@@ -32,6 +34,10 @@ class Names:
         """Namespaces that the relay told of by itself, by the number of its request: the stream
         on which it did, and the name."""
         self._untold: list[BroadcastAnnounced] = []
+        self._offers: dict[int, tuple[bytes, ...]] = {}
+        """Namespaces of tracks that the relay offers or pushes, by the number of its request."""
+        self._offered: set[tuple[bytes, ...]] = set()
+        """Namespaces that are there because of that."""
 
     def __len__(self) -> int:
         return len(self._announcements)
@@ -45,7 +51,7 @@ class Names:
         """Note that broadcasts below ``prefix`` are wanted."""
         self._asked.append(prefix.strip("/"))
         for stream, namespace in self._published.values():
-            if self._wanted(namespace):
+            if self.wanted(namespace):
                 self._untold.extend(self.active(stream, "", namespace))
 
     def namespace(self, path: str) -> tuple[bytes, ...]:
@@ -89,7 +95,7 @@ class Names:
         """Take a namespace that the relay tells of by itself; it counts once it is asked for."""
         if len(self._published) < self._limits.announcements:
             self._published[request] = (stream, namespace)
-        if not self._wanted(namespace):
+        if not self.wanted(namespace):
             return ()
         return self.active(stream, "", namespace)
 
@@ -103,6 +109,27 @@ class Names:
                 return self.ended(stream, "", known)
         return ()
 
+    def offered(self, request: int, namespace: tuple[bytes, ...]) -> Sequence[BroadcastAnnounced]:
+        """Take that the relay offers a track: its namespace is there, however many come."""
+        self._offers[request] = namespace
+        known = namespace in self._offered or len(self._offered) >= self._limits.announcements
+        if known or not self.wanted(namespace):
+            return ()
+        self._offered.add(namespace)
+        return self.active(OFFERED, "", namespace)
+
+    def refused(self, request: int) -> None:
+        """Take that we do not want the track; whether its namespace stands is not told any more."""
+        self._offers.pop(request, None)
+
+    def withdrawn_offer(self, request: int) -> Sequence[BroadcastEnded]:
+        """Take that such a track is over: with the last one, its namespace is there no more."""
+        namespace = self._offers.pop(request, None)
+        if namespace not in self._offered or namespace in self._offers.values():
+            return ()
+        self._offered.discard(namespace)
+        return self.ended(OFFERED, "", namespace)
+
     @property
     def untold(self) -> bool:
         """Whether `take_untold` would return anything."""
@@ -113,7 +140,12 @@ class Names:
         untold, self._untold = self._untold, []
         return untold
 
-    def _wanted(self, namespace: tuple[bytes, ...]) -> bool:
+    def wanted(self, namespace: tuple[bytes, ...]) -> bool:
+        """Whether a namespace is among those that were asked for."""
         return any(
             namespace[: len(wanted)] == wanted for wanted in map(self.namespace, self._asked)
         )
+
+    def asked_for(self, namespace: tuple[bytes, ...]) -> bool:
+        """Whether it was asked for by its whole name."""
+        return any(namespace == wanted for wanted in map(self.namespace, self._asked))

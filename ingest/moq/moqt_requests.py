@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from casfs.errors import ProtocolError
 from ingest.moq.moqt_messages import frame
 from ingest.moq.reading import StreamReader
 
@@ -28,10 +29,14 @@ class Ask(Enum):
     HEAD = auto()
     """The beginning of the group in whose middle a subscription began."""
     NAMESPACES = auto()
+    TRACKS = auto()
+    """That the tracks of a namespace be offered (since 17)."""
+    OFFER = auto()
+    """The relay's own: it would deliver a track. Once we take it, a SUBSCRIBE."""
 
 
 class Request:
-    """One request of ours."""
+    """One request of ours, or an offer of the relay's."""
 
     __slots__ = ("ask", "backlog", "group", "number", "prefix", "since", "stream", "subscription")
 
@@ -39,11 +44,11 @@ class Request:
         self.number = number
         self.ask = ask
         self.subscription = -1
-        """Whose; not of NAMESPACES."""
+        """Whose; of SUBSCRIBE, FETCH and HEAD alone."""
         self.group = -1
         """FETCH and HEAD: which."""
         self.prefix = ""
-        """NAMESPACES: what was asked for."""
+        """NAMESPACES and TRACKS: what was asked for."""
         self.backlog = False
         """FETCH: it was not asked for from above, it is what came before a subscription."""
         self.since: int | None = None
@@ -97,6 +102,18 @@ class Requests:
         request = Request(self._next, ask)
         self._next += 2
         self._requests[request.number] = request
+        return request
+
+    def adopt(self, number: int, stream: int | None) -> Request:
+        """Return the relay's offer of that number as a request; ``stream``: its own, if any.
+
+        Raise `ProtocolError` for a number that no relay may use, or has used.
+        """
+        if not number & 1 or number in self._requests:
+            raise ProtocolError(f"the relay's request has the number {number}")
+        request = Request(number, Ask.OFFER)
+        request.stream = stream
+        self._requests[number] = request
         return request
 
     def send(self, request: Request, kind: int, body: bytes) -> list[MessageStream]:

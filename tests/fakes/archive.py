@@ -19,6 +19,7 @@ from casfs.index.rows import (
     TrackRow,
     TrackSummary,
 )
+from casfs.mount.filenames import group_file_name
 from casfs.objects.local import LocalStore, shard_names
 from casfs.timestamps import HOUR
 
@@ -121,7 +122,11 @@ class MemoryLookup:
         groups = self.groups(track, hour * HOUR, (hour + 1) * HOUR, after=after)
         return [
             GroupEntry(
-                g.n, g.epoch, g.sequence, g.size, g.received_start, g.received_end, g.complete
+                str(group_file_name(g)).partition("Z")[0] + "Z",
+                g.n,
+                g.size,
+                g.received_end,
+                g.complete,
             )
             for g in islice(groups, most)
         ]
@@ -144,6 +149,18 @@ class MemoryLookup:
     def extent_of(self, track: TrackRow, epoch: int, sequence: int) -> ExtentRow | None:
         found = self.find(track, epoch, sequence)
         return None if found is None else alone(found)
+
+    def successors(
+        self, track: TrackRow, epoch: int, sequence: int, most: int
+    ) -> Sequence[ExtentRow]:
+        found: list[ExtentRow] = []
+        while len(found) < most:
+            extent = self.extent_of(track, epoch, sequence + 1)
+            if extent is None:
+                break
+            found.append(extent)
+            sequence = extent.last_sequence
+        return found
 
     def find(self, track: TrackRow, epoch: int, sequence: int) -> GroupRow | None:
         for group in self._current(track):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from casfs.collect import Collection, RestoredHour, Selection, collect, restore
+from casfs.collect import Collection, collect
 from casfs.expire import expire
+from casfs.restore import Restoration, Selection, restore
 from casfs.retention import Decision, Policy
 from casfs.timestamps import DAY, HOUR
 from casfs.trash import trashed
@@ -66,7 +67,7 @@ def collect_all(
     return collect(archive, grace=grace, act=act, clock=Clock(now), orphans=orphans)
 
 
-def restore_all(archive: Archive, *, act: bool = True, now: int = LATER) -> list[RestoredHour]:
+def restore_all(archive: Archive, *, act: bool = True, now: int = LATER) -> Restoration:
     return restore(archive, Selection(), act=act, clock=Clock(now))
 
 

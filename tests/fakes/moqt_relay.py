@@ -8,6 +8,7 @@ from ingest.moq.interface import Limits
 from ingest.moq.moqt import MoqtSession
 from ingest.moq.moqt_messages import Kind, ServerSetup, SubscribeOk, frame
 from ingest.moq.moqt_parameters import Location, Pair, SetupOption
+from ingest.moq.moqt_publishing import Publish
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +30,7 @@ class MoqtRelay:
         self._next_bidi = 4
         self._relay_uni = 3
         self._relay_bidi = 1
+        self._relay_request = 1
         self._ended: set[int] = set()
         self.session = MoqtSession(draft, self, limits or Limits())
         self.session.start()
@@ -110,6 +112,18 @@ class MoqtRelay:
         answer = SubscribeOk(number, alias, largest).encode(self.draft)
         target = stream if self.draft.request_streams else None
         return self.message(Kind.SUBSCRIBE_OK, answer, target)
+
+    def offer(
+        self, broadcast: str, track: str, alias: int, largest: Location | None = None
+    ) -> tuple[int, list[Event]]:
+        """Offer a track (PUBLISH); return the stream that the request is on, and the events."""
+        stream = self.control
+        if self.draft.request_streams:
+            stream, self._relay_bidi = self._relay_bidi, self._relay_bidi + 4
+        namespace = tuple(broadcast.encode().split(b"/"))
+        publish = Publish(self._relay_request, namespace, track.encode(), alias, largest)
+        self._relay_request += 2
+        return stream, self.message(Kind.PUBLISH, publish.encode(self.draft), stream)
 
     def subgroup(
         self,

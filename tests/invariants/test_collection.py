@@ -24,9 +24,11 @@ from casfs.errors import (
     UsageError,
 )
 from casfs.expiries import lock_expiries
-from casfs.index.samples import SUFFIX, PayloadName, SampleIndex
+from casfs.index.payload_names import PayloadName
+from casfs.index.samples import SUFFIX, SampleIndex
 from casfs.manifests.record import StopRecord
 from casfs.media.samples import GroupSamples
+from casfs.objects.local import LocalStore, exclusive_shard
 from casfs.roots import Roots
 from casfs.survey import Survey
 from casfs.timestamps import DAY, HOUR
@@ -105,7 +107,7 @@ def test_no_silent_delete_without_a_word(archive: Archive) -> None:
     expire_all(archive)
     before = [everything_below(root) for root in (roots.cas, roots.manifests)]
     assert collect_all(archive, act=False, orphans=True).trashed.objects == 1
-    assert restore_all(archive, act=False)
+    assert restore_all(archive, act=False).hours
     assert [everything_below(root) for root in (roots.cas, roots.manifests)] == before
 
 
@@ -132,6 +134,31 @@ def test_no_silent_delete_of_what_a_record_needs_even_from_the_trash(archive: Ar
     outcome = collect_all(archive, now=LATER + 30 * DAY)
     assert outcome.needed == 1
     assert in_trash(archive) == names(OLD)
+    assert restore_all(archive, act=False).objects == 1
+    assert in_trash(archive) == names(OLD)
+    restored = restore_all(archive)
+    assert (restored.objects, restored.hours) == (1, [])
+    assert in_trash(archive) == set()
+    assert check(archive).sound
+
+
+def test_no_silent_delete_of_the_last_good_copy(archive: Archive) -> None:
+    expire_all(archive)
+    collect_all(archive)
+    with archive.writer("late", clock=Clock(LATER)) as writer:
+        writer.commit([hour_group(0, OLD)])
+    damage(archive, OLD)
+    assert collect_all(archive, now=LATER + 30 * DAY).needed == 1
+    assert in_trash(archive) == names(OLD)
+    restore_all(archive)
+    assert check(archive).sound
+
+
+def damage(archive: Archive, data: bytes) -> None:
+    path = archive.objects.path(digest_of(data))
+    os.chmod(path, 0o600)
+    with open(path, "r+b") as file:
+        file.write(bytes([data[0] ^ 1]))
 
 
 def test_no_silent_delete_of_an_init_that_media_needs(tmp_path: Path) -> None:
@@ -152,7 +179,7 @@ def test_no_silent_delete_of_an_init_that_media_needs(tmp_path: Path) -> None:
     expire_all(archive)
     collect_all(archive)
     assert stored(archive) == names(other), "the newest stays for whoever goes on"
-    assert [hour.lost for hour in restore_all(archive)] == [0, 0]
+    assert [hour.lost for hour in restore_all(archive).hours] == [0, 0]
     assert stored(archive) == names(init, OLD, NEW, other)
     assert len(contents(archive)) == 4
     assert check(archive).sound
@@ -340,17 +367,17 @@ def committed_before_the_lock(
     archive: Archive, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
     """Have another recorder commit the payload between the survey and the shard's lock."""
-    real = collecting._exclusive
+    real = exclusive_shard
 
     @contextlib.contextmanager
-    def late(archive: Archive, shard: str) -> Iterator[int]:
+    def late(store: LocalStore, shard: str) -> Iterator[int]:
         with archive.writer("late", clock=Clock(LATER)) as writer:
             writer.commit([hour_group(0, data)])
-        with real(archive, shard) as descriptor:
+        with real(store, shard) as descriptor:
             yield descriptor
 
     with monkeypatch.context() as patch:
-        patch.setattr(collecting, "_exclusive", late)
+        patch.setattr(collecting, "exclusive_shard", late)
         yield
 
 
@@ -382,6 +409,7 @@ PAYLOADS = 12
 WRITER = """
 import sys
 from casfs.archive import Archive, Group
+from casfs.objects.local import LocalStore, exclusive_shard
 from casfs.roots import Roots
 from casfs.survey import Survey
 

@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.mounts import mounts_are_copied
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -64,12 +66,13 @@ def why_not() -> str:
         return "only root can start a container with systemd in it"
     if sys.base_prefix.startswith(("/home/", "/root/")):
         return f"services see no home directories, and Python itself is in one: {sys.base_prefix}"
-    tried = subprocess.run(
-        ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with mounts_are_copied():
+        tried = subprocess.run(
+            ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     return "" if tried.returncode == 0 else f"this machine allows no mounts: {tried.stderr.strip()}"
 
 
@@ -101,23 +104,17 @@ def run_scenario(
         )},
         checkout=CHECKOUT, results=RESULTS,
     )  # fmt: skip
-    with subprocess.Popen(
-        [
-            "unshare",
-            "--mount",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-            "sh",
-            "-c",
-            script,
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    ) as process:
+    unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    with (
+        mounts_are_copied(),
+        subprocess.Popen(
+            [*unshare, "sh", "-c", script],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process,
+    ):
         try:
             said, _ = process.communicate(timeout=timeout)
         finally:

@@ -218,4 +218,4 @@ def _damage(path: str, synced: int, kind: str, at: float) -> None:
 
 
 TestArchive = ArchiveMachine.TestCase
-TestArchive.settings = settings(deadline=None, max_examples=15, stateful_step_count=20)
+TestArchive.settings = settings(max_examples=15, stateful_step_count=20)

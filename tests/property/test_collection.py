@@ -21,10 +21,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from casfs.collect import Selection, collect, restore
+from casfs.collect import collect
 from casfs.digest import digest_of
 from casfs.errors import NotFoundError
 from casfs.expire import expire, refresh_index
+from casfs.restore import Selection, restore
 from casfs.retention import Policy
 from casfs.timestamps import DAY, HOUR
 from casfs.trash import trashed
@@ -203,7 +204,7 @@ class CollectionMachine(RuleBasedStateMachine):
         with killed_at(death), contextlib.suppress(NotFoundError):
             hours = restore(
                 self.archive, Selection(broadcasts=broadcasts), act=True, clock=self.clock
-            )
+            ).hours
             assert self.deleted or self.spoiled or not any(hour.lost for hour in hours)
             back = {(hour.broadcast, hour.hour) for hour in hours if not hour.lost}
             self.expired -= back
@@ -275,9 +276,7 @@ class CollectionMachine(RuleBasedStateMachine):
             assert named <= stored(self.archive) | in_trash(self.archive) | moved
 
 
-CollectionMachine.TestCase.settings = settings(
-    max_examples=15, stateful_step_count=14, deadline=None
-)
+CollectionMachine.TestCase.settings = settings(max_examples=15, stateful_step_count=14)
 test_collection_machine = CollectionMachine.TestCase
 
 

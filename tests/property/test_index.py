@@ -91,7 +91,7 @@ def expire_or_restore(archive: Archive, data: st.DataObject) -> None:
         writer.expire(decision.broadcast, [decision])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     batches=st.lists(st.lists(groups, min_size=1, max_size=4), min_size=1, max_size=6),
     data=st.data(),
@@ -149,7 +149,7 @@ def test_rebuilt_followed_and_overlaid_indexes_agree(
         assert answers(stack.enter_context(contextlib.closing(rebuilt))) == expected
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(groups, min_size=1, max_size=12))
 def test_what_an_object_is_needed_for_is_found_by_shard(batch: list[Group]) -> None:
     with tempfile.TemporaryDirectory() as directory:

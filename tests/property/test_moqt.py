@@ -37,6 +37,7 @@ from ingest.moq.moqt_namespaces import (
 )
 from ingest.moq.moqt_objects import read_datagram
 from ingest.moq.moqt_parameters import Location, Pair
+from ingest.moq.moqt_publishing import Publish
 from ingest.moq.reading import StreamReader
 from tests.fakes.moqt_relay import MoqtRelay
 
@@ -88,6 +89,7 @@ def messages(draw: st.DrawFn) -> tuple[Draft, Any]:
                 locations,
             ),
             st.builds(SubscribeOk, reply, integers, st.none() | locations, many),
+            st.builds(Publish, integers, namespaces, octets, integers, st.none() | locations, many),
             st.builds(RequestOk, reply),
             st.builds(RequestError, reply, integers, texts, retry),
             st.builds(PublishDone, reply, integers, integers, texts),

@@ -185,7 +185,7 @@ def check_listings(directory: Directory) -> int:
     return files
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.lists(steps, min_size=1, max_size=5))
 def test_with_runs_every_answer_is_the_same_as_without(history: list[Step]) -> None:
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
@@ -212,7 +212,7 @@ def test_with_runs_every_answer_is_the_same_as_without(history: list[Step]) -> N
         assert all(one == said[0] for one in said)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.lists(steps, min_size=1, max_size=4))
 def test_an_index_that_follows_runs_is_the_one_that_is_rebuilt(history: list[Step]) -> None:
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:

@@ -61,7 +61,7 @@ def made_of(archive: Archive, seal: SealRow) -> list[GroupRow]:
         return [] if track is None else list(reader.sealed(track, seal))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches, batches, st.booleans())
 def test_a_sealed_hour_is_what_it_was(
     before: Sequence[Sequence[Group | Run]], after: Sequence[Sequence[Group | Run]], lags: bool

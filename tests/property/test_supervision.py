@@ -126,4 +126,4 @@ class SupervisionMachine(RuleBasedStateMachine):
 
 
 TestSupervision = SupervisionMachine.TestCase
-TestSupervision.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestSupervision.settings = settings(max_examples=60, stateful_step_count=30)

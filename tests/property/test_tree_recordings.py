@@ -30,7 +30,7 @@ from tests.property.test_tree import DIGESTS, NoObjects, contents
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from casfs.index.samples import PayloadName
+    from casfs.index.payload_names import PayloadName
     from casfs.mount.tree import Node
 
 DESCRIPTIONS = {
@@ -121,7 +121,7 @@ def views(tree: Tree) -> Iterator[tuple[Directory, str, Node]]:
         yield from walk(root)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(sealed_contents())
 def test_the_views_of_what_can_be_played_are_a_tree(content: Content) -> None:
     spool = Spool(None)

@@ -240,9 +240,17 @@ class Station:
             publisher.create_track(name, track, max_age=max_age)
         publisher.announce(name)
 
-    def send(self, track: str, *frames: bytes, sequence: int | None = None) -> int:
+    def send(
+        self,
+        track: str,
+        *frames: bytes,
+        sequence: int | None = None,
+        timestamps: Sequence[int] = (),
+    ) -> int:
         """Send a whole group and return its sequence."""
-        number = self.publisher.append_group(self.name, track, frames, sequence=sequence)
+        number = self.publisher.append_group(
+            self.name, track, frames, sequence=sequence, timestamps=timestamps
+        )
         self.sent[track][number] = b"".join(frames)
         return number
 

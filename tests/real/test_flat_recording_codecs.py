@@ -38,7 +38,7 @@ def encoded(codec: str) -> Media:
     command += ["-t", "2", "-pix_fmt", "yuv420p", "-g", "12", "-c:v", *CODECS[codec][0]]
     # The configuration of AV1 is known when its first frame is.
     command += ["-f", "mp4", "-movflags", "frag_keyframe+delay_moov+default_base_moof", "pipe:1"]
-    return cut(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
+    return cut(subprocess.run(command, check=True, capture_output=True, timeout=200).stdout)
 
 
 def assert_plays(archive: Archive, codec: str, directory: Path) -> None:

@@ -189,6 +189,58 @@ def test_a_publisher_that_begins_again_with_other_bytes_opens_one_epoch(
     installation.verify_is_sound()
 
 
+def test_a_publisher_that_goes_on_with_the_sequences_but_not_with_media_time_opens_one_epoch(
+    installation: Installation, relay: Relay
+) -> None:
+    stations = []
+    with installation.recording(relay, TV, "--track", VIDEO, "--track", AUDIO) as recorder:
+        for first, second in ((0, 3600), (6, 0)):
+            with running_publisher(relay.url, relay.fingerprint) as publisher:
+                station = Station(publisher, TV, VIDEO, AUDIO)
+                stations.append(station)
+                for number in range(first, first + 6):
+                    times = [(second + number) * 1_000_000]
+                    for track in (VIDEO, AUDIO):
+                        payload = b"%d %s" % (number, track.encode())
+                        station.send(track, payload, sequence=number, timestamps=times)
+                for track in (VIDEO, AUDIO):
+                    installation.wait_for(TV, track, 6 * len(stations))
+                publisher.end_broadcast(TV)
+        outcome = recorder.stop()
+        assert outcome.code == 0, outcome.err
+    for epoch, station in enumerate(stations, start=1):
+        for track in (VIDEO, AUDIO):
+            assert_holds(installation, track, station.sent[track], epoch)
+    (began,) = installation.records(EpochRecord, TV)
+    assert (began.epoch, began.reason) == (2, "media time went back")
+
+
+def test_a_killed_publisher_leaves_what_had_come_and_its_successor_is_recorded(
+    installation: Installation, relay: Relay, publisher: Publisher
+) -> None:
+    station = Station(publisher, TV, VIDEO)
+    with installation.recording(relay, TV, "--track", VIDEO) as recorder:
+        for number in range(4):
+            station.send(VIDEO, b"%d" % number * 20_000)
+        installation.wait_for(TV, VIDEO, 4)
+        open_one = publisher.open_group(TV, VIDEO, [b"begun, and never "])
+        time.sleep(1)  # for the bytes of the open group, which show nowhere before the end
+        publisher.kill()
+        with running_publisher(relay.url, relay.fingerprint) as successor:
+            after = Station(successor, TV, VIDEO)
+            for number in range(10, 13):
+                after.send(VIDEO, b"after %d" % number, sequence=number)
+            installation.wait_for(TV, VIDEO, 8)
+            outcome = recorder.stop()
+            assert outcome.code == 0, outcome.err
+    assert_nothing_twice(installation, VIDEO)
+    cut = {open_one: b"begun, and never "}
+    assert_holds(installation, VIDEO, station.sent[VIDEO] | cut | after.sent[VIDEO])
+    records = installation.records(GroupRecord, TV, VIDEO)
+    assert [int(record.sequence) for record in records if not record.complete] == [open_one]
+    installation.verify_is_sound()
+
+
 @either_protocol
 def test_a_publisher_that_begins_again_with_the_same_bytes_adds_nothing(
     protocol: str, installation: Installation, relay: Relay

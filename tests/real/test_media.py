@@ -153,7 +153,7 @@ def test_the_tracks_are_described(media: Media) -> None:
     assert audio.channels == 2
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_it_does_not_matter_how_the_stream_is_cut_into_pieces(
     media: Media, data: st.DataObject
@@ -164,7 +164,7 @@ def test_it_does_not_matter_how_the_stream_is_cut_into_pieces(
     assert cut(*pieces) == [media.init, *media.fragments]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(garbage=st.binary(max_size=400), keep=st.integers(0, 3000))
 def test_garbage_is_an_error_of_ours_or_waits_for_more(
     media: Media, garbage: bytes, keep: int

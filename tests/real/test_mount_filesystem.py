@@ -23,6 +23,7 @@ from casfs import __version__
 from casfs.digest import digest_of
 from casfs.errors import MountPointError
 from casfs.mount.mountpoint import check_fuse, mounts_at, unmount
+from casfs.mount.prefetch import FILES_AHEAD
 from casfs.mount.status import GroupIdentity, MountStatus
 from casfs.timestamps import HOUR, parse_time
 from tests.fakes.archive import DiskArchive
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 RECEIVED = parse_time("2026-11-22T13:00:00.123Z")
 HOUR_PATH = "2026-11-22/13"
-SOON = 20.0
+SOON = 45.0
 
 
 def _why_not() -> str | None:
@@ -425,7 +426,7 @@ def test_a_sequential_reader_finds_its_next_object_verified(
     groups = video_groups(archive)
     for group in groups[8:10]:
         assert path_of(mounted, group).read_bytes() == stored_bytes(archive, group)
-    assert eventually(lambda: mounted.status().prefetched == 2)
+    assert eventually(lambda: mounted.status().prefetched == FILES_AHEAD)
     for group in groups[10:12]:
         assert path_of(mounted, group).read_bytes() == stored_bytes(archive, group)
     assert eventually(lambda: mounted.status().remembered_opens == 2)

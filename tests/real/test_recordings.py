@@ -20,7 +20,7 @@ from casfs.archive import Archive
 from casfs.digest import digest_of
 from casfs.index.reader import Reader
 from casfs.index.samples import SUFFIX, SampleIndex
-from casfs.recordings import open_recordings
+from casfs.recordings.opening import open_recordings
 from casfs.recordings.source import Recordings, RecordingSpan
 from casfs.recordings.spool import DIRECTORY_SUFFIX, Spool
 from casfs.timestamps import HOUR, format_time, parse_time

@@ -88,7 +88,7 @@ def container_of(source: str, run: int) -> bytes:
             first, last = (round(second * rate) for second in GAP)
             command += [f"-bsf:{stream}", f"noise=amount=0:drop='gte(n,{first})*lt(n,{last})'"]
     command += ["-ac", "2", *OUTPUTS[source], "pipe:1"]
-    return subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
+    return subprocess.run(command, check=True, capture_output=True, timeout=200).stdout
 
 
 @cache

@@ -29,7 +29,7 @@ from ingest.discovery import (
     follow_broadcasts,
     list_broadcasts,
 )
-from ingest.moq.events import BroadcastAnnounced, BroadcastEnded
+from ingest.moq.events import AnnouncementsEnded, BroadcastAnnounced, BroadcastEnded
 from tests.fakes.session import FakeRelay
 from tests.unit.test_docs_json import check_members
 
@@ -165,7 +165,9 @@ async def following(*failures: RelayError) -> AsyncIterator[Follower]:
         nursery.cancel_scope.cancel()
 
 
-async def after(session: FakeSession, *events: BroadcastAnnounced | BroadcastEnded) -> None:
+async def after(
+    session: FakeSession, *events: BroadcastAnnounced | BroadcastEnded | AnnouncementsEnded
+) -> None:
     """Tell events and wait until they have been taken."""
     session.tell(*events)
     await trio.testing.wait_all_tasks_blocked()
@@ -205,6 +207,24 @@ async def test_after_a_loss_only_what_has_changed_is_told(autojump_clock: MockCl
         assert follower.told() == [gone("lost"), gone("x")]
         await after(session, announced("x"))
         assert follower.told() == [came("x")]
+
+
+async def test_a_relay_that_ends_the_announcements_alone_is_asked_again(
+    autojump_clock: MockClock,
+) -> None:
+    async with following() as follower:
+        session = await follower.relay.session()
+        await after(session, announced("kept"), announced("lost"))
+        await trio.sleep(2 * QUIET)
+        follower.told()
+        await after(
+            session, BroadcastEnded("kept"), BroadcastEnded("lost"), AnnouncementsEnded("demo")
+        )
+        await trio.sleep(5 + QUIET / 2)
+        assert session.announced == ["demo", "demo"]
+        await after(session, announced("kept"))
+        await trio.sleep(2 * QUIET)
+        assert follower.told() == [gone("lost")]
 
 
 async def test_a_session_lost_before_its_first_answers_tells_of_no_end(

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from casfs.digest import digest_of
 from casfs.timestamps import NANOSECONDS
-from ingest.epochs import HELD_BACK, REMEMBERED, EpochTracker, Seen, Verdict
+from ingest.epoch_memory import HELD_BACK, REMEMBERED, Seen
+from ingest.epochs import REORDER, EpochTracker, Verdict
+from ingest.media_clock import Clock, MediaTime
 
 if TYPE_CHECKING:
     from casfs.digest import Digest
@@ -46,8 +48,10 @@ class Observer:
         complete: bool = True,
         generation: int = 1,
         at: int = 0,
+        time: int | None = None,
     ) -> tuple[Verdict, int]:
-        seen = Seen(digest_of(payload), len(payload), complete, at * NANOSECONDS)
+        media = None if time is None else MediaTime(Clock.PAYLOAD, time * NANOSECONDS)
+        seen = Seen(digest_of(payload), len(payload), complete, at * NANOSECONDS, media)
         decision = self.tracker.observe(track, sequence, (payload,), seen, generation=generation)
         if decision.verdict is not Verdict.KNOWN:
             self.history.groups[track, decision.epoch, sequence] = seen
@@ -178,3 +182,84 @@ def test_of_what_lies_before_all_that_is_remembered_nothing_is_said_to_be_missin
     observe.restart(remembering=2)
     observe(12, b"12")
     assert observe.tracker.missing(VIDEO, 0, 12) == [(10, 11)]
+
+
+def test_media_time_that_goes_back_while_sequences_go_on_is_a_new_publisher() -> None:
+    observe = Observer()
+    for second in range(3):
+        assert observe(second, b"%d" % second, time=1000 + second, at=second) == (Verdict.NEW, 1)
+    assert observe(3, b"3", time=0, at=3) == (Verdict.NEW, 2)
+    assert observe(4, b"4", time=1, at=4) == (Verdict.NEW, 2)
+    assert observe.tracker.reason == "media time went back"
+
+
+def test_a_little_disorder_of_media_time_is_no_new_publisher() -> None:
+    observe = Observer()
+    observe(0, b"0", time=1000)
+    assert observe(1, b"1", time=1000 - REORDER // NANOSECONDS) == (Verdict.NEW, 1)
+
+
+def test_one_restart_is_one_epoch_however_many_tracks_see_it() -> None:
+    observe = Observer()
+    for second in range(5):
+        observe(second, b"v%d" % second, time=1000 + second, at=second)
+        observe(10 + second, b"a%d" % second, track=AUDIO, time=1000 + second, at=second)
+    assert observe(5, b"v5", time=0, at=6) == (Verdict.NEW, 2)
+    # The old publisher's last audio was still under way.
+    assert observe(15, b"a15", track=AUDIO, time=1005, at=6) == (Verdict.NEW, 1)
+    assert observe(17, b"a17", track=AUDIO, time=1, at=7) == (Verdict.NEW, 2)
+    assert observe(16, b"a16", track=AUDIO, time=1006, at=7) == (Verdict.NEW, 1)
+    assert observe(18, b"a18", track=AUDIO, time=2, at=8) == (Verdict.NEW, 2)
+    assert observe(6, b"v6", time=1, at=8) == (Verdict.NEW, 2)
+
+
+def test_what_a_relay_delivers_again_across_such_a_restart_stays_where_it_was() -> None:
+    observe = Observer()
+    for sequence in range(5):
+        observe(sequence, b"%d" % sequence, time=1000 + sequence)
+    for sequence in range(5, 8):
+        observe(sequence, b"%d" % sequence, time=sequence)
+    for remembering in (None, 8):
+        if remembering is not None:
+            observe.restart(remembering=remembering)
+        for sequence in reversed(range(8)):
+            epoch = 1 if sequence < 5 else 2
+            assert observe(sequence, b"%d" % sequence, generation=2) == (Verdict.KNOWN, epoch)
+    assert observe(8, b"8", time=8, generation=2) == (Verdict.NEW, 2)
+
+
+def test_a_backlog_that_comes_newest_first_across_such_a_restart_is_told_apart() -> None:
+    observe = Observer()
+    observe(0, b"0", time=1000)
+    for sequence, time, epoch in ((9, 3, 2), (8, 1, 2), (7, 1007, 1), (6, 1006, 1), (10, 5, 2)):
+        assert observe(sequence, b"%d" % sequence, time=time) == (Verdict.NEW, epoch)
+
+
+def test_times_of_different_clocks_say_nothing_about_each_other() -> None:
+    observe = Observer()
+    observe(0, b"0", time=1000)
+    media = MediaTime(Clock.TRANSPORT, 5)
+    seen = Seen(digest_of(b"1"), 1, True, 0, media)
+    assert observe.tracker.observe(VIDEO, 1, (b"1",), seen, generation=1).epoch == 1
+
+
+def test_a_track_whose_time_goes_back_again_and_again_tells_no_time() -> None:
+    observe = Observer()
+    for number in range(100):
+        observe(number, b"%d" % number, time=1000 * (number % 2), at=number)
+    assert observe.tracker.epoch == 4
+
+
+def test_the_same_sequence_with_other_bytes_behind_such_a_restart_is_another_one() -> None:
+    observe = Observer()
+    for sequence in range(5):
+        observe(sequence, b"%d" % sequence, time=1000 + sequence)
+    observe(5, b"5", time=0)
+    assert observe(3, b"other", time=3) == (Verdict.NEW, 3)
+
+
+def test_the_times_of_many_groups_in_any_order_are_remembered_in_part() -> None:
+    observe = Observer()
+    for number in range(3000, 0, -1):
+        observe(number, b"%d" % number, time=100_000 + number)
+    assert observe(3001, b"3001", time=0) == (Verdict.NEW, 2)

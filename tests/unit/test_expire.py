@@ -90,7 +90,7 @@ def test_of_two_copies_in_the_trash_the_sound_one_is_restored(archive: Archive) 
     os.mkdir(later)
     with open(os.path.join(later, os.path.basename(first.path)), "wb") as file:
         file.write(b"damaged")
-    assert not any(hour.lost for hour in restore_all(archive))
+    assert not any(hour.lost for hour in restore_all(archive).hours)
     assert len(contents(archive)) == 5
     assert check(archive).sound
 
@@ -206,7 +206,7 @@ def test_a_damaged_object_does_not_come_back_from_the_trash(archive: Archive) ->
     os.chmod(path, 0o600)
     with open(path, "wb") as file:
         file.write(b"rotten")
-    lost = {hour.hour - FIRST: hour.lost for hour in restore_all(archive)}
+    lost = {hour.hour - FIRST: hour.lost for hour in restore_all(archive).hours}
     assert lost == {0: 0, 1: 0, 2: 1, 3: 0, 4: 0}
     assert len(contents(archive)) == 4
     assert check(archive).sound

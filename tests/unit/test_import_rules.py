@@ -7,6 +7,9 @@ sentence, what breaks it, a text that it must catch and one that it must let pas
 from __future__ import annotations
 
 import ast
+import functools
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,10 +61,20 @@ LAYERS: dict[str, frozenset[str]] = {
     "expire": _ARCHIVE | {"retention", "trash", "expiries"},
     "survey": _ARCHIVE | {"retention", "trash", "expiries", "expire"},
     "collect": _ARCHIVE | {"retention", "trash", "expiries", "expire", "survey"},
+    "restore": _ARCHIVE | {"retention", "trash", "expiries", "expire", "survey"},
     "mount": _ARCHIVE | {"systemd", "recordings"},
     "cli": _ARCHIVE
     | {"config", "verify", "show", "export", "adopt", "mount", "recordings"}
-    | {"retention", "expire", "collect", "systemd", "quantities", "recorders", "filesystems"}
+    | {
+        "retention",
+        "expire",
+        "collect",
+        "restore",
+        "systemd",
+        "quantities",
+        "recorders",
+        "filesystems",
+    }
     | {"outlook", "capacity", "first_run"},
     "__main__": frozenset({"cli"}),
 }
@@ -189,13 +202,17 @@ def read(name: str, source: str, *, is_package: bool = False) -> Module:
     return Module(name, tuple(reader.imports), tuple(reader.calls))
 
 
-def modules_of_the_house() -> Iterator[Module]:
-    for package in ("casfs", "ingest"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            is_package = parts[-1] == "__init__"
-            name = ".".join(parts[:-1] if is_package else parts)
-            yield read(name, path.read_text(encoding="utf-8"), is_package=is_package)
+@functools.cache
+def modules_of_the_house() -> tuple[Module, ...]:
+    return tuple(
+        read(name_of(path), path.read_text(encoding="utf-8"), is_package=path.stem == "__init__")
+        for package in ("casfs", "ingest")
+        for path in sorted((ROOT / package).rglob("*.py"))
+    )
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def within(name: str, *places: str) -> bool:
@@ -245,7 +262,9 @@ def imports_of_ingest(module: Module) -> Iterator[str]:
 def what_ingest_must_not_see(module: Module) -> Iterator[str]:
     if not within(module.name, "ingest"):
         return
-    yield from _imports(module, "casfs.cli", "casfs.mount", "casfs.verify", "casfs.collect")
+    yield from _imports(
+        module, "casfs.cli", "casfs.mount", "casfs.verify", "casfs.collect", "casfs.restore"
+    )
     for item in module.imports:
         # It may name the type of a mirror that the archive hands it.
         if within(item.name, "casfs.index") and not item.for_typing:
@@ -415,8 +434,10 @@ RULES = (
         "only a command asks for anything to expire or to be deleted",
         lambda module: _imports(
             module,
-            *("casfs.expiries", "casfs.expire", "casfs.collect"),
-            allowed_in=frozenset({"casfs.cli", "casfs.expire", "casfs.survey", "casfs.collect"}),
+            *("casfs.expiries", "casfs.expire", "casfs.collect", "casfs.restore"),
+            allowed_in=frozenset(
+                {"casfs.cli", "casfs.expire", "casfs.survey", "casfs.collect", "casfs.restore"}
+            ),
         ),
         breaks=(
             ("casfs.mount.tree", "from casfs.collect import collect"),
@@ -468,3 +489,28 @@ def test_the_layers_have_no_circle() -> None:
 def test_the_house_is_read_as_a_whole() -> None:
     names = {module.name for module in modules_of_the_house()}
     assert {"casfs", "casfs.digest", "casfs.errors", "ingest", "ingest.moq.interface"} <= names
+
+
+@pytest.mark.parametrize(
+    ("entered", "without"),
+    [
+        pytest.param(
+            "casfs.cli.program, casfs.cli.archive, ingest.foreground",
+            {"casfs.mount", "casfs.verify", "casfs.index.index", "casfs.recordings.sampling"}
+            | {"cryptography", "httpx", "prometheus_client", "pyfuse3", "rich", "sqlite_utils"},
+            id="a recorder",
+        ),
+        pytest.param(
+            "casfs.follower, casfs.heads, casfs.index.mirror",
+            {"casfs.archive", "casfs.mount", "casfs.recordings.sampling", "click", "hashlib"}
+            | {"ingest", "rich", "sqlite_utils", "ssl", "trio"},
+            id="the process that keeps its index",
+        ),
+    ],
+)
+def test_what_runs_for_weeks_carries_only_what_it_needs(entered: str, without: set[str]) -> None:
+    script = f"import sys; import {entered}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert not without & set(done.stdout.split())

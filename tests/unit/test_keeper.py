@@ -16,6 +16,7 @@ from casfs.names import encode_name
 from ingest.keeper import Delivery, Keeper
 from ingest.moq.events import GroupReceived
 from ingest.state import RecorderState
+from tests.fakes.fragments import Sample, fragment, init, trak, trex
 from tests.fakes.store import (
     NOON,
     Clock,
@@ -66,18 +67,21 @@ def delivery(
     complete: bool = True,
     reason: str = "reset 7",
     generation: int = 1,
+    time: int | None = None,
 ) -> Delivery:
+    """``time``: of its frame, seconds."""
     received = GroupReceived(
         subscription=0,
         sequence=sequence,
         frames=(payload,),
-        timestamps=None,
+        timestamps=None if time is None else (time,),
         complete=complete,
         reason="" if complete else reason,
         received_start=NOON + sequence,
         received_end=NOON + sequence + 1,
     )
-    return Delivery(track, received, None, generation, "https://relay.example:443", "moq-lite-05")
+    scale = None if time is None else 1
+    return Delivery(track, received, scale, generation, "https://relay.example:443", "moq-lite-05")
 
 
 def records(archive: Archive, kind: type[R], track: str = VIDEO) -> list[R]:
@@ -224,3 +228,20 @@ def test_an_interruption_costs_what_is_missing_after_it(archive: Archive) -> Non
         (1, "3", None),
     ]
     assert all(gap.start <= gap.end for gap in records(archive, GapRecord))
+
+
+def test_media_time_that_goes_back_is_an_epoch_also_across_a_restart_of_the_recorder(
+    archive: Archive,
+) -> None:
+    media = [fragment(1, 12800 * second, Sample(b"sample")) for second in (1000, 1001, 0, 1)]
+    with keeping(archive) as keeper:
+        keeper.keep([delivery(0, init(trak(1), defaults=(trex(1),)), track=INIT)])
+        keeper.keep([delivery(0, media[0]), delivery(1, media[1])])
+        keeper.keep([delivery(0, b"sound", track="audio0.m4s", time=1000)])
+    with keeping(archive) as keeper:
+        keeper.keep([delivery(2, media[2]), delivery(3, media[3])])
+        keeper.keep([delivery(1, b"more sound", track="audio0.m4s", time=1)])
+    assert identities(archive) == [(1, 0), (1, 1), (2, 2), (2, 3)]
+    assert identities(archive, "audio0.m4s") == [(1, 0), (2, 1)]
+    (epoch,) = records(archive, EpochRecord, "@broadcast")
+    assert (epoch.epoch, epoch.reason) == (2, "media time went back")

@@ -17,7 +17,7 @@ from ingest.moq.events import (
     TrackEnded,
     TrackRefused,
 )
-from ingest.moq.interface import Limits, Locator
+from ingest.moq.interface import Extra, Limits, Locator
 from ingest.moq.moqt import MoqtSession
 from ingest.moq.moqt_drafts import DRAFT_14, DRAFT_16, DRAFT_18, Draft
 from ingest.moq.moqt_messages import FetchOk, Kind, PublishDone, RequestError, ServerSetup, frame
@@ -232,11 +232,11 @@ def test_a_fetch_that_is_refused_or_not_answered_fails_once(draft: Draft) -> Non
 def test_a_relay_that_says_nothing_to_a_fetch_is_known() -> None:
     relay = MoqtRelay(DRAFT_16)
     number = relay.accepted("tv", "video", alias=7)
-    assert not relay.session.fetch_ignored
+    assert not relay.session.ignored
     assert relay.session.fetch(number, 9)
-    assert relay.session.fetch_ignored
+    assert relay.session.ignored == {Extra.FETCH}
     relay.message(Kind.REQUEST_ERROR, RequestError(2, 3, "not supported").encode(DRAFT_16))
-    assert not relay.session.fetch_ignored
+    assert not relay.session.ignored
 
 
 def test_where_fetching_is_off_nothing_is_fetched() -> None:

@@ -13,6 +13,7 @@ from casfs.errors import DamagedObjectError, StorageError
 from casfs.index.extents import ExtentRow
 from casfs.index.rows import BroadcastRow
 from casfs.mount.broadcasts import GroupFile
+from casfs.mount.contents import VerifiedContents
 from casfs.mount.openfiles import OpenBytes, OpenFiles, OpenObject
 from casfs.mount.tree import ObjectRange
 from casfs.mount.verified import CheckedBlocks, OpenedObject
@@ -74,6 +75,19 @@ async def test_a_read_stays_within_the_range(tmp_path: Path, offset: int, size: 
     file, _ = open_object(tmp_path)
     payload = CONTENT[OFFSET : OFFSET + SIZE]
     assert bytes(await file.read(offset, size)) == payload[offset : offset + size]
+    file.close()
+
+
+async def test_bytes_that_were_just_verified_are_not_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "object"
+    path.write_bytes(bytes(len(CONTENT)))
+    contents = VerifiedContents()
+    contents.hold(digest_of(CONTENT), CONTENT)
+    opened = OpenedObject(os.open(path, os.O_RDONLY), True, contents=contents)
+    file = OpenObject(group_file(), opened, Workers(), no_damage)
+    payload = CONTENT[OFFSET : OFFSET + SIZE]
+    assert bytes(await file.read(500, 4096)) == payload[500 : 500 + 4096]
+    assert bytes(await file.read(SIZE - 5, 4096)) == payload[-5:]
     file.close()
 
 

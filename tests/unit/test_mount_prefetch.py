@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec import structs
 from trio.testing import wait_all_tasks_blocked
 
 from casfs.digest import digest_of
-from casfs.errors import ObjectNotFoundError
 from casfs.index.rows import BroadcastRow, GroupRow
 from casfs.mount.broadcasts import BroadcastsView, GroupFile
+from casfs.mount.filenames import group_file_name
 from casfs.mount.inodes import Family
-from casfs.mount.prefetch import Prefetcher
+from casfs.mount.prefetch import BYTES_AHEAD, FILES_AHEAD, Prefetcher
+from casfs.mount.recent import Place, RecentFiles
 from casfs.mount.tree import StoredFile, Tree
 from casfs.mount.workers import Workers
+from casfs.timestamps import HOUR
 from tests.fakes.archive import Content, MemoryLookup, alone
 
 if TYPE_CHECKING:
@@ -53,12 +56,11 @@ class Opener:
         self.gate = trio.Event()
         self.gate.set()
 
-    async def prepare(self, node: StoredFile) -> None:
-        assert isinstance(node, GroupFile)
-        self.prepared.append(node.group.n)
+    async def prepare(self, files: Sequence[StoredFile]) -> None:
+        for file in files:
+            assert isinstance(file, GroupFile)
+            self.prepared.append(file.group.n)
         await self.gate.wait()
-        if node.group.n == 13:
-            raise ObjectNotFoundError("gone")
 
 
 class Watching:
@@ -66,8 +68,9 @@ class Watching:
         view = BroadcastsView(MemoryLookup(Content().with_groups(*groups)), "/broadcasts")
         tree = Tree(view.root, {}, {Family.GROUP: view.following})
         self.opener = Opener()
+        self.recent = RecentFiles(trio.current_time)
         self.groups = {group.n: group for group in groups}
-        self.prefetcher = Prefetcher(tree, self.opener, workers)
+        self.prefetcher = Prefetcher(tree, self.opener, workers, self.recent)
 
     async def open(self, *numbers: int) -> list[int]:
         """Open the files of these commits; return what has been prepared by then."""
@@ -77,13 +80,52 @@ class Watching:
         return self.opener.prepared
 
 
-async def test_whoever_reads_two_in_a_row_finds_the_next_two_of_that_track_prepared() -> None:
+async def test_whoever_reads_two_in_a_row_finds_the_next_ones_of_that_track_prepared() -> None:
     workers = Workers()
     async with workers.background():
-        watching = Watching(workers, rows(40))
+        watching = Watching(workers, rows(80))
         assert await watching.open(2) == []
-        assert await watching.open(4) == [6, 8]
-        assert await watching.open(6) == [6, 8, 10]
+        assert await watching.open(4) == [*range(6, 6 + 2 * FILES_AHEAD, 2)]
+
+
+async def test_the_next_ones_are_prepared_when_half_of_the_last_are_left() -> None:
+    workers = Workers()
+    async with workers.background():
+        watching = Watching(workers, rows(80))
+        prepared = len(await watching.open(2, 4))
+        half = 4 + FILES_AHEAD
+        assert len(await watching.open(*range(6, half, 2))) == prepared
+        assert await watching.open(half) == [*range(6, half + 2 + 2 * FILES_AHEAD, 2)]
+
+
+async def test_many_large_objects_are_not_prepared_at_once() -> None:
+    workers = Workers()
+    async with workers.background():
+        large = [structs.replace(row, size=BYTES_AHEAD // 3 + 1) for row in rows(40)]
+        assert await Watching(workers, large).open(2, 4) == [6, 8]
+        huge = [structs.replace(row, size=BYTES_AHEAD + 1) for row in rows(40)]
+        assert await Watching(workers, huge).open(2, 4) == [6]
+
+
+async def test_the_names_that_follow_in_the_same_directory_are_known() -> None:
+    workers = Workers()
+    async with workers.background():
+        last_of_hour = 9
+        groups = [
+            structs.replace(row, received_start=0 if row.n <= last_of_hour else HOUR)
+            for row in rows(40)
+        ]
+        watching = Watching(workers, groups)
+        files = {row.n: GroupFile(alone(row)) for row in groups}
+        names = {row.n: str(group_file_name(row)) for row in groups if row.track == TRACKS[0]}
+        watching.recent.note(files[4], Place(7, names[4]))
+        await watching.open(2, 4)
+        known = {n for n, name in names.items() if watching.recent.at(Place(7, name))}
+        assert known == {4, 6, 8}
+        found = watching.recent.at(Place(7, names[8]))
+        assert found is not None
+        assert found.attributes() == files[8].attributes()
+        assert watching.recent.numbered(files[10].inode) is not None
 
 
 async def test_nothing_is_prepared_for_who_jumps_about() -> None:
@@ -93,17 +135,9 @@ async def test_nothing_is_prepared_for_who_jumps_about() -> None:
         assert await watching.open(8000, 4000, 1000, 7000, 5000) == []
 
 
-async def test_an_object_that_cannot_be_prepared_harms_nobody() -> None:
-    workers = Workers()
-    async with workers.background():
-        watching = Watching(workers, rows(40))
-        assert await watching.open(9, 11) == [13]
-        assert await watching.open(13, 15) == [13, 15, 17, 19]
-
-
 async def test_a_disk_that_hangs_is_not_asked_for_ever_more() -> None:
     workers = Workers()
     async with workers.background():
-        watching = Watching(workers, rows(200))
+        watching = Watching(workers, rows(2000))
         watching.opener.gate = trio.Event()
-        assert len(await watching.open(*range(2, 200, 2))) <= 4
+        assert 0 < len(await watching.open(*range(2, 400, 2))) <= 4 * FILES_AHEAD

@@ -10,6 +10,7 @@ import pytest
 from casfs.digest import digest_of
 from casfs.errors import DamagedObjectError, ObjectNotFoundError
 from casfs.mount import verified
+from casfs.mount.contents import VerifiedContents
 from casfs.mount.tree import ObjectRange
 from casfs.mount.verified import FileIdentity, SoundFiles, Verification, VerifiedObjects
 from tests.fakes.archive import DiskArchive
@@ -164,6 +165,35 @@ def test_no_descriptor_is_left_behind_by_a_refused_open(opening: Opening) -> Non
         with pytest.raises(DamagedObjectError):
             opening.hashes()
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_the_bytes_that_were_hashed_are_at_hand_until_they_were_read(opening: Opening) -> None:
+    opened = opening.objects.open(ObjectRange(opening.digest, 0, len(PAYLOAD)))
+    opening.flip_a_bit(0)
+    assert opened.contents is not None
+    assert opened.contents.size == len(PAYLOAD)
+    first = opened.contents.part(opening.digest, 0, 10)
+    rest = opened.contents.part(opening.digest, 10, len(PAYLOAD))
+    assert first is not None
+    assert rest is not None
+    assert bytes(first) + bytes(rest) == PAYLOAD
+    assert opened.contents.size == 0
+    assert opened.contents.part(opening.digest, 0, 10) is None
+    os.close(opened.descriptor)
+
+
+def test_no_more_bytes_are_at_hand_than_may_be() -> None:
+    contents = VerifiedContents(10)
+    one, two, three = (digest_of(b"%d" % number) for number in range(3))
+    contents.hold(one, b"12345")
+    contents.hold(two, b"12345")
+    contents.hold(two, b"12345")
+    assert contents.size == 10
+    contents.hold(three, b"1")
+    assert contents.size == 6
+    assert contents.part(one, 0, 1) is None
+    contents.hold(one, b"12345678901")
+    assert contents.size == 0
 
 
 def test_the_memory_is_bounded_and_drops_what_was_used_longest_ago() -> None:

@@ -445,6 +445,17 @@ def _refuse(*_: object, **__: object) -> None:
     raise PermissionError(13, "Permission denied")
 
 
+def test_tables_made_after_those_of_an_index_are_the_same(archive: Archive) -> None:
+    with (
+        contextlib.closing(Index.temporary(archive.store_id)) as first,
+        contextlib.closing(Index.temporary(archive.store_id, like=first)) as second,
+    ):
+        tables = "select name, sql from sqlite_master order by name"
+        assert list(second.select(tables)) == list(first.select(tables))
+        rows = "select * from archive"
+        assert list(second.select(rows)) == list(first.select(rows))
+
+
 def test_an_overlay_holds_many_groups(archive: Archive, writer: BroadcastWriter) -> None:
     writer.commit([group(number, b"same") for number in range(2500)])
     begun = time.monotonic()

@@ -730,6 +730,29 @@ async def test_a_group_that_was_cut_is_fetched_before_it_is_recorded_as_such(
         assert (records["5"].complete, records["5"].size) == (False, 2)
 
 
+@pytest.mark.parametrize("end", ["stopped", "lost", "left"])
+async def test_a_cut_group_that_waits_for_its_fetch_is_kept_whatever_ends_the_session(
+    end: str, autojump_clock: MockClock, archive: Archive
+) -> None:
+    relay = FakeRelay()
+    async with recording(archive, relay) as studio:
+        session = await on_air(relay)
+        session.can_fetch = True
+        session.tell(group(session, 4, b"begun", complete=False))
+        await until(lambda: session.fetched)
+        assert studio.sequences() == []  # it is held back, and no answer comes
+        if end == "stopped":
+            studio.recorder.stop()
+            await studio.done.wait()
+        elif end == "lost":
+            session.lose(LOST)
+        else:
+            session.tell(GoawayReceived("", timeout=1))
+        await studio.recorded(4)
+        (kept,) = studio.records(GroupRecord, VIDEO)
+        assert (kept.complete, kept.size) == (False, 5)
+
+
 async def test_what_redelivery_left_out_is_fetched_before_it_is_a_gap(
     autojump_clock: MockClock, archive: Archive
 ) -> None:

@@ -147,6 +147,20 @@ def test_no_more_are_recorded_than_may_be_and_a_silent_one_makes_way() -> None:
     assert started(begun.decide(GRACE + 2)) == ["c"]
 
 
+def test_a_disk_that_hangs_ends_no_recording() -> None:
+    begun = recording("a")
+    begun.worker_received("a", 10)
+    begun.reports_read(10)
+    begun.take_listing("list", (), 11)
+    assert begun.decide(10 * GRACE) == [], "nobody could read who received what"
+    begun.reports_read(10 * GRACE + 1)
+    assert begun.decide(10 * GRACE + 1) == [], "the recorders are no sooner done than we"
+    for later in range(0, int(GRACE), 50):
+        begun.reports_read(10 * GRACE + 1 + later)
+    begun.reports_read(11 * GRACE + 1)
+    assert stopped(begun.decide(11 * GRACE + 1)) == ["a"]
+
+
 def test_names_and_hosts_that_are_not_asked_for_are_not_recorded() -> None:
     begun = supervision(include=("news/*", "tv"), exclude=("*/test",), relay_hosts=("relay.*",))
     begun.take_listing("list", listed("news/a", "news/test", "tv", "other"), 0)

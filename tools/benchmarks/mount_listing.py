@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tools.benchmarks.bench import Bench
 
 _CASFS = "casfs mount"
+_FLOOR = "pyfuse3 alone"
 _LONG = ("ls", "-l")
 _FIND = ("find", ".", "-type", "f")
 _MANY_HOURS = 24
@@ -36,7 +37,8 @@ def long_listing(bench: Bench) -> Iterator[Row]:
 
 def finding(bench: Bench) -> Iterator[Row]:
     """Compare ``find`` over a day of files."""
-    yield from _compare(bench, _FIND, bench.scaled(1_000_000), _MANY_HOURS, (("", 1 / 3),))
+    others = (("", 1 / 3), (_FLOOR, None))
+    yield from _compare(bench, _FIND, bench.scaled(1_000_000), _MANY_HOURS, others)
 
 
 def starting(bench: Bench) -> Iterator[Row]:
@@ -81,12 +83,14 @@ def _compare(
     command: Sequence[str],
     entries: int,
     hours: int,
-    others: Sequence[tuple[str, float]],
+    others: Sequence[tuple[str, float | None]],
 ) -> Iterator[Row]:
     """Run the command in the mount and in each of the others; an empty name is the disk itself."""
     reason = mounts.cannot_mount()
     disk = filesystem_of(bench.directory)
-    missing = {name: bench.peers.missing(name) if name else "" for name, _ in others}
+    missing = {
+        name: "" if name in {"", _FLOOR} else bench.peers.missing(name) for name, _ in others
+    }
     runs: dict[str, tuple[Measurement, ...]] = {}
     if not reason:
         roots = index_of(bench.directory / "archive", entries, per_hour=-(-entries // hours))
@@ -101,7 +105,8 @@ def _compare(
             contenders = [Contender(_CASFS, partial(measure, filesystem, command, shown))]
             for name, why_not in missing.items():
                 if name and not why_not:
-                    other = held.enter_context(mounts.mounted(mounts.bindfs(plain)))
+                    command_of = mounts.floor if name == _FLOOR else mounts.bindfs
+                    other = held.enter_context(mounts.mounted(command_of(plain)))
                     contenders.append(Contender(name, partial(measure, other, command, other.path)))
                 elif not name:
                     contenders.append(

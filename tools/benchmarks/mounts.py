@@ -97,6 +97,13 @@ def bindfs(source: Path) -> Callable[[Path], Sequence[str]]:
     return lambda path: ["bindfs", "-f", "-o", "ro", str(source), str(path)]
 
 
+def floor(source: Path) -> Callable[[Path], Sequence[str]]:
+    """Return the command that shows this directory through pyfuse3 alone."""
+    return lambda path: [
+        *(sys.executable, "-m", "tools.benchmarks.mount_floor", str(source), str(path)),
+    ]
+
+
 def measured_on(
     filesystem: Filesystem, command: Sequence[str], directory: Path | None = None
 ) -> Measurement:

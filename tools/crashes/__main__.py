@@ -8,6 +8,9 @@
           deletion and restore
   broken  the power campaign over writers that are broken on purpose: each must be caught
 
+All that is left of a round that went wrong is kept in a directory that is named. A round that could
+not finish in time is told apart from a broken promise: it proves nothing, and has to be run again.
+
 Exit codes: 0 every promise was kept (broken: every writer was caught) · 1 not so, or it could not
 run · 2 wrong usage · 130 interrupted. Nothing stays mounted.
 """
@@ -18,12 +21,15 @@ import argparse
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from casfs.objects.syncing import STRATEGIES, StrategyName
 from tools.crashes.disk import FILESYSTEMS, UnavailableError
+from tools.crashes.evidence import Evidence
+from tools.crashes.keeper import ACTIONS
 from tools.crashes.keeping import upkeep
 from tools.crashes.power import VARIANTS, broken, power
 from tools.crashes.results import as_json, as_table, say
@@ -47,8 +53,10 @@ class Arguments(Struct, frozen=True):
     filesystem: str
     variant: list[str] | None
     writer: list[str] | None
+    action: list[str] | None
     sync_strategy: StrategyName
     seed: int
+    evidence: Path | None
     json: bool
 
 
@@ -83,6 +91,7 @@ def run(arguments: Arguments) -> Iterator[Row]:
     """Run what was asked for."""
     rounds = arguments.rounds or _ROUNDS[arguments.campaign]
     filesystems = FILESYSTEMS if arguments.filesystem == "both" else (arguments.filesystem,)
+    evidence = Evidence(arguments.evidence)
     chosen = [one for one in VARIANTS if one.name in (arguments.variant or ())] or None
     match arguments.campaign:
         case "power":
@@ -92,16 +101,17 @@ def run(arguments: Arguments) -> Iterator[Row]:
                 arguments.seed,
                 chosen or VARIANTS,
                 arguments.sync_strategy,
+                evidence,
             )
         case "broken":
             writers = arguments.writer or list(BROKEN)
             return broken(filesystems, rounds, arguments.seed, writers, chosen)
         case "kill":
-            return kill(rounds, strategy=arguments.sync_strategy)
+            return kill(rounds, strategy=arguments.sync_strategy, evidence=evidence)
         case "upkeep":
-            return upkeep(filesystems, rounds)
+            return upkeep(filesystems, rounds, arguments.action or (), evidence=evidence)
         case _:
-            return errors(rounds, strategy=arguments.sync_strategy)
+            return errors(rounds, strategy=arguments.sync_strategy, evidence=evidence)
 
 
 def parse_arguments() -> Arguments:
@@ -137,6 +147,12 @@ def parse_arguments() -> Arguments:
         help="broken: only this writer; may be given again",
     )
     parser.add_argument(
+        "--action",
+        action="append",
+        choices=ACTIONS,
+        help="upkeep: only this action; may be given again",
+    )
+    parser.add_argument(
         "--sync-strategy",
         choices=STRATEGIES,
         default="auto",
@@ -148,6 +164,12 @@ def parse_arguments() -> Arguments:
         default=time.time_ns() % 1_000_000,
         metavar="N",
         help="the same seed draws the same instants (but the machine's timing is its own)",
+    )
+    parser.add_argument(
+        "--evidence",
+        type=Path,
+        metavar="DIR",
+        help="where a directory is made for all that is left of a round that went wrong (TMPDIR)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return Arguments(**vars(parser.parse_args()))

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from casfs.archive import Archive
-from casfs.collect import Selection, collect, restore
+from casfs.collect import collect
 from casfs.digest import digest_of
 from casfs.errors import CasfsError
 from casfs.expire import expire
+from casfs.restore import Selection, restore
 from casfs.retention import Policy
 from casfs.roots import Roots, create
 from casfs.timestamps import DAY, HOUR, parse_time

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -28,17 +29,19 @@ from casfs.trash import trashed
 from casfs.verify import verify
 from casfs.verify.quarantine import QUARANTINE
 from tools.crashes.disk import Disk, UnavailableError
+from tools.crashes.evidence import Evidence
 from tools.crashes.keeper import ACTIONS, BEFORE, DAMAGED, EVERYTHING, LIVING, make_archive
 from tools.crashes.promises import (
     FAILS_CLEANLY,
     GOES_ON,
     SOUND,
+    UNFINISHED,
     Violation,
     found_groups,
     violations,
 )
 from tools.crashes.recording import ROOT
-from tools.crashes.results import Found, Row, found_in, say
+from tools.crashes.results import Found, Row, found_in, judged, say
 from tools.crashes.traced import Strace
 from tools.crashes.writer import make_group, payload
 
@@ -51,8 +54,9 @@ NAMED = "damage-is-named"
 CALLS = ("rename", "unlink", "rmdir", "mkdir", "fsync", "fdatasync", "writev", "pwrite64")
 """The system calls at which they are killed: those that change a disk."""
 
-_MOST_POINTS = 200
-_SECONDS = 60
+_MOST_POINTS = 1000
+_SECONDS = 240
+"""An action that takes longer is ended, and what was tried proves nothing."""
 _IO_ERROR = 7  # the exit code of StorageError
 
 
@@ -102,6 +106,17 @@ class Scene:
         target = self._directory / "copy"
         shutil.rmtree(target, ignore_errors=True)
         return self.copy(target)
+
+    @property
+    def left(self) -> Path:
+        """Where `leave` copies to."""
+        return self._directory / "left"
+
+    def leave(self, archive: Archive) -> None:
+        """Copy an archive as it was left, before anybody looks after it again."""
+        shutil.rmtree(self.left, ignore_errors=True)
+        shutil.copytree(archive.roots.cas, self.left / "cas")
+        shutil.copytree(archive.roots.manifests, self.left / "manifests")
 
     @property
     def log(self) -> str:
@@ -158,21 +173,24 @@ def upkeep(
     actions: Sequence[str] = (),
     calls: Sequence[str] = CALLS,
     every: int = 1,
+    evidence: Evidence | None = None,
 ) -> Iterator[Row]:
-    """End each action (or those named) at every so-manieth step; raises UnavailableError.
+    """End each action (or those named) at every so-manieth step.
 
     ``rounds``: 1 kills, and cuts with nothing more on the disk; 2 also cuts that write the journal.
+    Raises UnavailableError, HeldError.
     """
+    evidence = evidence or Evidence()
     for action in actions or ACTIONS:
         with Scene(action) as scene:
             if calls:
-                yield _killed(scene, calls)
+                yield _killed(scene, calls, evidence)
             for filesystem in filesystems:
                 for journal_first in (False, True)[:rounds]:
-                    yield _cut(scene, filesystem, every, journal_first=journal_first)
+                    yield _cut(scene, filesystem, every, evidence, journal_first=journal_first)
 
 
-def _killed(scene: Scene, calls: Sequence[str]) -> Row:
+def _killed(scene: Scene, calls: Sequence[str], evidence: Evidence) -> Row:
     if shutil.which("strace") is None:
         raise UnavailableError("strace is not installed")
     begun = time.monotonic()
@@ -186,16 +204,23 @@ def _killed(scene: Scene, calls: Sequence[str]) -> Row:
                 _keeper(scene.action, archive) as process,
                 Strace(process.pid, scene.log, *options),
             ):
-                _go(process)
-                end = process.wait(_SECONDS)
-            found += found_in(nth, scene.broken(archive))
+                answers, end = _go(process)
+            scene.leave(archive)
+            broken = [*_late(end, answers), *scene.broken(archive)]
+            found += found_in(nth, broken)
+            if broken:
+                told = f"ended with {end}, said {answers}"
+                files: dict[str, Path | str] = {"left": scene.left, "strace.log": scene.log}
+                evidence.keep(f"{scene.action} killed at {call} {nth}", broken, [told], files)
             if end == 0:
                 break
             counts[call] = nth
     return _row(f"{scene.action}, killed", counts, found, begun)
 
 
-def _cut(scene: Scene, filesystem: str, every: int, *, journal_first: bool) -> Row:
+def _cut(
+    scene: Scene, filesystem: str, every: int, evidence: Evidence, *, journal_first: bool
+) -> Row:
     begun = time.monotonic()
     found: list[Found] = []
     points = 0
@@ -212,15 +237,25 @@ def _cut(scene: Scene, filesystem: str, every: int, *, journal_first: bool) -> R
             with _keeper(
                 scene.action, archive, *options, *(["--journal-first"] if journal_first else [])
             ) as process:
-                answers = _go(process)
-                end = process.wait(_SECONDS)
+                answers, end = _go(process)
             was_cut = "cut\n" in answers
-            if end not in ((0, _IO_ERROR) if was_cut else (0,)):
-                found += found_in(at, [Violation(FAILS_CLEANLY, f"it ended with {end}: {answers}")])
+            broken = _late(end, answers)
+            if not broken and end not in ((0, _IO_ERROR) if was_cut else (0,)):
+                broken = [Violation(FAILS_CLEANLY, f"it ended with {end}: {answers}")]
             for disk in disks:
                 disk.unmount()
+                disk.keep_left()
                 disk.mount()
-            found += found_in(at, scene.broken(archive))
+            broken += scene.broken(archive)
+            found += found_in(at, broken)
+            if broken:
+                how = "the journal last" if journal_first else "at once"
+                evidence.keep(
+                    f"{scene.action} {filesystem} cut {how} at step {at}",
+                    broken,
+                    [f"ended with {end}, said {answers}"],
+                    {f"{disk.path.parent.name}.left": disk.left for disk in disks},
+                )
             shutil.rmtree(one)
             shutil.rmtree(other)
             if not was_cut:
@@ -251,14 +286,29 @@ def _keeper(action: str, archive: Archive, *options: str) -> Iterator[subprocess
             process.kill()
 
 
-def _go(process: subprocess.Popen[str]) -> list[str]:
-    """Let it do what it is for; return what it says."""
+def _go(process: subprocess.Popen[str]) -> tuple[list[str], int | None]:
+    """Let it do what it is for; return what it says, and its exit code (None: it took too long)."""
     assert process.stdin is not None
     assert process.stdout is not None
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write("go\n")
         process.stdin.flush()
-    return process.stdout.readlines()
+    timer = threading.Timer(_SECONDS, process.kill)
+    timer.start()
+    try:
+        answers = process.stdout.readlines()
+        end = process.wait()
+    finally:
+        in_time = timer.is_alive()
+        timer.cancel()
+        timer.join()
+    return answers, end if in_time else None
+
+
+def _late(end: int | None, answers: Sequence[str]) -> list[Violation]:
+    if end is not None:
+        return []
+    return [Violation(UNFINISHED, f"it did not end within {_SECONDS} s: {answers}")]
 
 
 def _state(archive: Archive) -> _State:
@@ -303,6 +353,6 @@ def _row(subject: str, counts: dict[str, int], found: Sequence[Found], begun: fl
         kept=len(EVERYTHING),
         found=tuple(found),
         passed=not found and points > 0,
-        verdict=f"{len(found)} promises broken" if found else told or "no step met",
+        verdict=judged(found, told or "no step met"),
         seconds=time.monotonic() - begun,
     )

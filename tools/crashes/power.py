@@ -25,6 +25,7 @@ from msgspec import Struct
 from casfs.archive import Archive
 from casfs.roots import Roots, create
 from tools.crashes.disk import Disk
+from tools.crashes.evidence import Evidence
 from tools.crashes.promises import (
     CONTENT,
     DURABLE,
@@ -32,11 +33,12 @@ from tools.crashes.promises import (
     GOES_ON,
     RECORD,
     SOUND,
+    UNFINISHED,
     Violation,
     violations,
 )
-from tools.crashes.recording import Recording
-from tools.crashes.results import Row, found_in, say
+from tools.crashes.recording import MOST_SECONDS, Recording
+from tools.crashes.results import Row, found_in, judged, say
 from tools.crashes.sabotage import AT_RENAME, SHOWN_BY
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ VARIANTS = (
     Variant("one-writer", "one writer"),
     Variant("two-writers", "two writers of the same objects", writers=2),
     Variant("two-disks", "CAS and manifests on two disks", disks=2),
+    Variant("two-disks-two-writers", "two writers, two disks", writers=2, disks=2),
 )
 
 
@@ -94,6 +97,8 @@ class Site:
         self._filesystem = filesystem
         self._variant = variant
         self._next = 0
+        self._accounts: list[str] = []
+        """What is known of the last round, to be kept if it went wrong."""
         self._resources = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -149,20 +154,26 @@ class Site:
                     recording.step()
             elif not at_rename:
                 time.sleep(chance.uniform(0, _WRITING_SECONDS))
+            how = "at rest" if at_rest else "at a rename" if at_rename else "at a random instant"
+            self._accounts = [f"{self._filesystem}, {self._variant.what}, cut {how}"]
             instant = time.monotonic_ns() if at_rename else self._cut(chance, at_rest=at_rest)
             ends = [recording.finish() for recording in recordings]
+            self._accounts += [recording.whole_account() for recording in recordings]
             problems: list[Violation] = []
             for recording, recorded, end in zip(recordings, begun, ends, strict=True):
                 self.kept[recording.broadcast] |= recording.kept
                 self.late += len(recording.kept - recording.kept_before(instant))
                 self._next = max([self._next, *(number + 1 for number in recording.kept)])
                 told = recording.account()
-                if not recorded:
+                if recording.late:
+                    problems.append(_unfinished(recording))
+                elif not recorded:
                     problems.append(Violation(GOES_ON, f"it does not begin: {told}"))
                 elif end != _IO_ERROR or "Traceback" in recording.complaints:
                     problems.append(Violation(FAILS_CLEANLY, f"it ended with {end}: {told}"))
         for disk in self.disks:
             disk.unmount()
+            disk.keep_left()
             disk.mount()
         return [*violations(self.archive, self.kept), *problems]
 
@@ -175,10 +186,23 @@ class Site:
             with Recording(self.archive.roots, *options, broadcast=name) as recording:
                 recording.finish()
                 self.kept[name].update(recording.kept)
-                if not (recording.stopped and recording.kept):
+                self._accounts.append(recording.whole_account())
+                if recording.late:
+                    problems.append(_unfinished(recording))
+                elif not (recording.stopped and recording.kept):
                     told = recording.account()
                     problems.append(Violation(GOES_ON, told))
         return [*violations(self.archive, self.kept), *problems]
+
+    def keep(self, evidence: Evidence, subject: str, found: Sequence[Violation]) -> None:
+        """Keep all that is left of the last round."""
+        acknowledged = (f"{name}: {sorted(numbers)}" for name, numbers in self.kept.items())
+        files: dict[str, Path | str] = {}
+        for number, disk in enumerate(self.disks):
+            files |= {f"disk{number}.left": disk.left, f"disk{number}.found": disk.path}
+        evidence.keep(
+            subject, found, [*self._accounts, "acknowledged on this archive", *acknowledged], files
+        )
 
     def _cut(self, chance: random.Random, *, at_rest: bool) -> int:
         """Cut all disks, in any order; return when the first cut began (nanoseconds, monotonic)."""
@@ -186,8 +210,18 @@ class Site:
         for disk in chance.sample(self.disks, len(self.disks)):
             if instants:
                 time.sleep(chance.uniform(0, _APART_SECONDS))
-            instants.append(disk.cut(journal_first=not at_rest and chance.random() < 0.5))
+            journal_first = not at_rest and chance.random() < 0.5
+            instants.append(disk.cut(journal_first=journal_first))
+            self._accounts.append(
+                f"disk {self.disks.index(disk)} was cut from {instants[-1]} to "
+                f"{time.monotonic_ns()}" + (", the journal last" if journal_first else "")
+            )
         return instants[0]
+
+
+def _unfinished(recording: Recording) -> Violation:
+    told = f"{recording.broadcast} did not end within {MOST_SECONDS:.0f} s: {recording.account()}"
+    return Violation(UNFINISHED, told)
 
 
 def power(
@@ -196,8 +230,13 @@ def power(
     seed: int,
     variants: Sequence[Variant] = VARIANTS,
     strategy: StrategyName = "auto",
+    evidence: Evidence | None = None,
 ) -> Iterator[Row]:
-    """Cut ``rounds`` times in each variant on each filesystem; raises UnavailableError."""
+    """Cut ``rounds`` times in each variant on each filesystem; raises UnavailableError, HeldError.
+
+    What is left of a round that went wrong is kept as ``evidence``, by default below TMPDIR.
+    """
+    evidence = evidence or Evidence()
     for filesystem, variant in itertools.product(filesystems, variants):
         chance = random.Random(seed)
         begun = time.monotonic()
@@ -214,10 +253,14 @@ def power(
                     if broken or site.used_up:
                         break
                 if not broken:
-                    found += found_in(done, site.go_on())
+                    broken = site.go_on()
+                    found += found_in(done, broken)
+                if broken:
+                    site.keep(evidence, f"{filesystem} {variant.name} round {done}", broken)
                 kept += sum(map(len, site.kept.values()))
                 late += site.late
-            say(f"{filesystem}, {variant.what}: {done} of {rounds}, {len(found)} broken promises")
+            said = judged(found, "nothing broken")
+            say(f"{filesystem}, {variant.what}: {done} of {rounds}, {said}")
         yield Row(
             campaign="power",
             subject=f"{filesystem}, {variant.what}"
@@ -227,7 +270,7 @@ def power(
             kept=kept,
             found=tuple(found),
             passed=not found,
-            verdict=(f"{len(found)} promises broken" if found else "all there, byte for byte")
+            verdict=judged(found, "all there, byte for byte")
             + (f"; {late} of them were told after a cut began" if late else ""),
             seconds=time.monotonic() - begun,
         )

@@ -26,6 +26,9 @@ SOUND = "verify-finds-it-sound"
 GOES_ON = "writer-goes-on"
 FAILS_CLEANLY = "writer-fails-cleanly"
 
+UNFINISHED = "no-end-in-time"
+"""No promise of the archive's: a limit of ours was reached, and what was tried proves nothing."""
+
 _TOLD = 5
 
 

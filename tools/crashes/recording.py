@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -18,8 +20,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 """The top of the checkout."""
 
-_MOST_SECONDS = 60.0
-"""A writer that takes longer hangs, and is killed."""
+MOST_SECONDS = 240.0
+"""A writer that takes longer is ended, and its round proves nothing. A disk that others keep busy
+may hold up one sync for a minute and more."""
+_LAST_WORDS_SECONDS = 5.0
 
 
 class Recording:
@@ -34,11 +38,18 @@ class Recording:
         """What it wrote to stderr, once it is finished."""
         self.stopped = False
         """Whether it ended in good order."""
+        self.late = ""
+        """Where it hung, if it did not end in time and was ended: that says nothing of it."""
+        self._said: list[str] = []
+        self._begun = time.monotonic_ns()
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed in __exit__
         with_us = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-        own = [sys.executable, "-P", "-m", "tools.crashes.writer", roots.cas, roots.manifests]
+        # By faulthandler it says where it was when it is aborted, or touches memory that is gone.
+        python = [sys.executable, "-P", "-X", "faulthandler"]
+        own = [*python, "-m", "tools.crashes.writer", roots.cas, roots.manifests]
+        self._command = [*with_us, *own, "--broadcast", broadcast, *options]
         self.process = subprocess.Popen(
-            [*with_us, *own, "--broadcast", broadcast, *options],
+            self._command,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -46,7 +57,7 @@ class Recording:
             text=True,
             process_group=0,  # Ctrl-C is for us; what we started, we end
         )
-        self._timer = threading.Timer(_MOST_SECONDS, self.process.kill)
+        self._timer = threading.Timer(MOST_SECONDS, self._end_late)
         self._timer.daemon = True
         self._timer.start()
 
@@ -77,6 +88,7 @@ class Recording:
         """Read one line and return its first word; empty when it has no more to say."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
+        self._said += [line.rstrip("\n")] if line else []
         word, _, rest = line.rstrip("\n").partition(" ")
         if not line.endswith("\n"):
             return ""  # dead, or died in the middle of it
@@ -120,3 +132,36 @@ class Recording:
     def account(self) -> str:
         """Return what it said when something went wrong, for a message."""
         return "; ".join([*self.failures[-2:], self.complaints[-400:]])
+
+    def whole_account(self) -> str:
+        """Return all that is known of it: how it was called, what it said, how it ended."""
+        return "\n".join(
+            [
+                " ".join(self._command),
+                f"begun at {self._begun}, ended with {self.process.poll()}",
+                *([f"did not end within {MOST_SECONDS:.0f} s\n{self.late}"] if self.late else []),
+                *(f"> {line}" for line in self._said),
+                f"stderr: {self.complaints}",
+            ]
+        )
+
+    def _end_late(self) -> None:
+        """Note what it waits for, have it say where it is, and kill it."""
+        if self.process.poll() is not None:
+            return
+        self.late = _waits(self.process.pid)
+        self.process.send_signal(signal.SIGABRT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_LAST_WORDS_SECONDS)
+        self.process.kill()
+
+
+def _waits(process: int) -> str:
+    """Return what each thread of a process waits for in the kernel, as far as we may know."""
+    found: list[str] = []
+    for task in sorted(Path(f"/proc/{process}/task").glob("*")):
+        for name in ("stat", "wchan", "syscall", "stack"):
+            with contextlib.suppress(OSError):
+                text = (task / name).read_text(encoding="utf-8", errors="replace").strip()
+                found.append(f"{task.name} {name}: {text}")
+    return "\n".join(found) or "it was gone a moment later"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from tools.crashes.promises import UNFINISHED
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -48,6 +50,17 @@ _MOST = 5
 def found_in(number: int, broken: Sequence[Violation]) -> list[Found]:
     """Return what a round found, the first few."""
     return [Found(number, item.promise, item.what) for item in broken[:_MOST]]
+
+
+def judged(found: Sequence[Found], otherwise: str) -> str:
+    """Return the verdict on what was found, ``otherwise`` on nothing.
+
+    What could not be finished in time is told apart: it broke no promise, nor kept one.
+    """
+    late = sum(item.promise == UNFINISHED for item in found)
+    told = [f"{len(found) - late} promises broken"] if len(found) > late else []
+    told += [f"{late} could not finish in time"] if late else []
+    return ", ".join(told) or otherwise
 
 
 def say(text: str) -> None:

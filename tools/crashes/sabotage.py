@@ -10,8 +10,6 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from casfs.objects import syscalls
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -66,8 +64,6 @@ def _rename_first() -> Callable[[], None]:
 
     setattr(os, "fsync", sync_later)  # noqa: B010
     setattr(os, "rename", rename_unsynced)  # noqa: B010
-    # Or the data would be there by luck, and nothing to be seen.
-    setattr(syscalls, "start_writing_back", _lie)  # noqa: B010
     return _nothing
 
 

@@ -24,9 +24,10 @@ from msgspec import Struct
 from casfs.archive import Archive
 from casfs.roots import Roots, create
 from tools.crashes.disk import UnavailableError
-from tools.crashes.promises import FAILS_CLEANLY, GOES_ON, Violation, violations
-from tools.crashes.recording import Recording
-from tools.crashes.results import Found, Row, found_in, say
+from tools.crashes.evidence import Evidence
+from tools.crashes.promises import FAILS_CLEANLY, GOES_ON, UNFINISHED, Violation, violations
+from tools.crashes.recording import MOST_SECONDS, Recording
+from tools.crashes.results import Found, Row, found_in, judged, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,22 +50,20 @@ ERRORS = {
         (
             *("writev", "fsync", "fdatasync", "rename", "mkdir", "openat", "flock", "pread64"),
             *("link", "linkat", "renameat2", "fallocate", "ftruncate"),
-            *("sync_file_range", "syncfs"),
+            "syncfs",
         ),
     ),
     "ENOSPC": DiskError(
         "disk full",
         (
             *("writev", "rename", "mkdir", "openat", "link", "linkat", "renameat2", "fallocate"),
-            *("sync_file_range", "syncfs"),
+            "syncfs",
         ),
     ),
 }
 """By the error's name."""
 
-_NOT_TO_BE_IGNORED = frozenset(
-    {"writev", "fsync", "fdatasync", "rename", "mkdir", "sync_file_range", "syncfs"}
-)
+_NOT_TO_BE_IGNORED = frozenset({"writev", "fsync", "fdatasync", "rename", "mkdir", "syncfs"})
 """Where these fail the batch must; another call may have another way out."""
 _BATCH = 3
 _MOST_CALLS = 150
@@ -118,6 +117,8 @@ class Bench:
         self.kept: dict[str, set[int]] = {"news": set()}
         self.total = 0
         """Groups that were kept, on all archives so far."""
+        self.account = ""
+        """What the last writer said, and how it ended."""
         self._resources = contextlib.ExitStack()
         self._first = 0
         self._runs = 0
@@ -158,6 +159,14 @@ class Bench:
             yield recording
             self.kept["news"].update(recording.kept)
             self._first += 2 * _BATCH
+            self.account = recording.whole_account()
+
+    def keep(self, evidence: Evidence, subject: str, found: Sequence[Violation]) -> None:
+        """Keep all that is left of the last run."""
+        roots = self.archive.roots
+        files: dict[str, Path | str] = {"cas": roots.cas, "manifests": roots.manifests}
+        log = self._directory / "strace.log"
+        evidence.keep(subject, found, [self.account], files | {"strace.log": log})
 
     def fault(self, recording: Recording, call: str, fault: str) -> Strace:
         """Have the writer's calls of a kind meet a fault, ``signal=KILL:when=3``."""
@@ -175,8 +184,14 @@ class Bench:
         return list(dict.fromkeys(names))
 
 
-def kill(rounds: int, only: Sequence[str] = (), strategy: StrategyName = "auto") -> Iterator[Row]:
+def kill(
+    rounds: int,
+    only: Sequence[str] = (),
+    strategy: StrategyName = "auto",
+    evidence: Evidence | None = None,
+) -> Iterator[Row]:
     """Kill a commit at each of its system calls (or at those named); raises UnavailableError."""
+    evidence = evidence or Evidence()
     for number in range(1, rounds + 1):
         begun = time.monotonic()
         found: list[Found] = []
@@ -187,6 +202,8 @@ def kill(rounds: int, only: Sequence[str] = (), strategy: StrategyName = "auto")
                 for nth in range(1, _MOST_CALLS):
                     died, broken = _killed(bench, call, nth, warm=warm)
                     found += found_in(number, broken)
+                    if broken:
+                        bench.keep(evidence, f"kill at {call} {nth} of {_which(warm=warm)}", broken)
                     if not died:
                         break
                     counts[call] = nth
@@ -201,7 +218,9 @@ def _killed(bench: Bench, call: str, nth: int, *, warm: bool) -> tuple[bool, lis
         end = recording.finish()
     died = end == -9 and not recording.stopped
     problems = violations(bench.archive, bench.kept)
-    if not died:
+    if recording.late:
+        problems.append(_unfinished(recording, f"at {call} {nth}"))
+    elif not died:
         where = f"after {call} {nth - 1}"
         problems += _left_behind(bench, where)
         if not (answer == "kept" and recording.stopped):
@@ -209,8 +228,14 @@ def _killed(bench: Bench, call: str, nth: int, *, warm: bool) -> tuple[bool, lis
     return died, problems
 
 
-def errors(rounds: int, only: Sequence[str] = (), strategy: StrategyName = "auto") -> Iterator[Row]:
+def errors(
+    rounds: int,
+    only: Sequence[str] = (),
+    strategy: StrategyName = "auto",
+    evidence: Evidence | None = None,
+) -> Iterator[Row]:
     """Let each call of a commit that can fail (or those named) fail; raises UnavailableError."""
+    evidence = evidence or Evidence()
     for number, (error, ways) in itertools.product(range(1, rounds + 1), ERRORS.items()):
         begun = time.monotonic()
         found: list[Found] = []
@@ -223,6 +248,9 @@ def errors(rounds: int, only: Sequence[str] = (), strategy: StrategyName = "auto
                 for nth in range(1, _MOST_CALLS):
                     struck, broken = _failed(bench, call, error, nth, warm=warm)
                     found += found_in(number, broken)
+                    if broken:
+                        where = f"{error} at {call} {nth} of {_which(warm=warm)}"
+                        bench.keep(evidence, where, broken)
                     if not struck:
                         break
                     counts[call] = nth
@@ -248,6 +276,8 @@ def _failed(
         end = recording.finish()
     where = f"{error} at {call} {nth}"
     told = recording.account()
+    if recording.late:
+        return struck, [_unfinished(recording, where), *violations(bench.archive, bench.kept)]
     if answer != "kept":
         problems.append(Violation(GOES_ON, f"{where}: not kept when tried again: {told}"))
     if struck and call in _NOT_TO_BE_IGNORED and not recording.failures:
@@ -259,6 +289,11 @@ def _failed(
     problems += violations(bench.archive, bench.kept)
     problems += _left_behind(bench, where)
     return struck, problems
+
+
+def _unfinished(recording: Recording, where: str) -> Violation:
+    told = f"{where}: did not end within {MOST_SECONDS:.0f} s: {recording.account()}"
+    return Violation(UNFINISHED, told)
 
 
 def _left_behind(bench: Bench, where: str) -> list[Violation]:
@@ -288,10 +323,9 @@ def _row(
         kept=bench.total,
         found=tuple(found),
         passed=not found and points > 0,
-        verdict=(
-            f"{len(found)} promises broken"
-            if found
-            else ", ".join(f"{call} {number}" for call, number in counts.items()) or "no fault met"
+        verdict=judged(
+            found,
+            ", ".join(f"{call} {number}" for call, number in counts.items()) or "no fault met",
         ),
         seconds=time.monotonic() - begun,
     )

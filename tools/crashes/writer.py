@@ -10,10 +10,10 @@ attempt for each line on stdin, at the same batch again after a failure, until s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
-from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -30,7 +30,7 @@ from tools.crashes.disk import shut_down
 from tools.crashes.sabotage import BROKEN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from casfs.archive import BroadcastWriter
 
@@ -89,7 +89,7 @@ def main() -> int:
     if arguments.one_thread:
         # So the nth call of a kind is the same in each run.
         setattr(LocalCommitter, "in_parallel", _one_by_one)  # noqa: B010
-        setattr(LocalCommitter, "start", _at_once)  # noqa: B010
+        setattr(LocalCommitter, "beside", _at_once)  # noqa: B010
     if arguments.cut_at_rename:
         _cut_at_rename(arguments.cut_at_rename)
     try:
@@ -153,13 +153,11 @@ def _one_by_one(_: LocalCommitter, work: Callable[[object], None], items: Sequen
         work(item)
 
 
-def _at_once(_: LocalCommitter, work: Callable[[object], object], item: object) -> Future[object]:
-    done: Future[object] = Future()
-    try:
-        done.set_result(work(item))
-    except OSError as error:
-        done.set_exception(error)
-    return done
+@contextlib.contextmanager
+def _at_once(
+    _: LocalCommitter, work: Callable[[object], None]
+) -> Iterator[Callable[[object], None]]:
+    yield work
 
 
 def parse_arguments() -> Arguments:

@@ -1,4 +1,8 @@
-"""A publisher of MoQ transport that shares no code with moq-rs nor with us: PyPI's ``aiomoqt``.
+"""Servers of MoQ transport that share no code with moq-rs nor with us: PyPI's ``aiomoqt``.
+
+`independent_publisher` is that package's own publisher, as it is. `independent_origin` is a server
+of ours on its session and codecs, which sends exactly what it is told to
+(`tools.loopback.independent_origin`).
 
 It needs a newer Python than casfs, so it lives in an environment of its own, which is made when it
 is first asked for: ``CASFS_AIOMOQT`` names the directory, else one in the user's cache. Without
@@ -7,6 +11,7 @@ such a Python (on the path, or of pyenv), or without a package registry, `Unavai
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import os
@@ -20,8 +25,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tools.loopback.process import START_TIMEOUT, LineProcess, LoopbackError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _REQUIREMENT = "aiomoqt==0.13.3"
 _PYTHONS = ("python3.13", "python3.12")
@@ -46,21 +53,31 @@ class IndependentPublisher(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def independent_publisher(
-    broadcast: str, track: str, certificate: str, key: str
+    broadcast: str, track: str, certificate: str, key: str, *, push: bool = False
 ) -> Iterator[IndependentPublisher]:
     """Run it for the time of the context, on WebTransport and on raw QUIC at one port.
+
+    With ``push`` it offers its track (PUBLISH) as well as its namespace, in 14 and 16 at once, and
+    then refuses SUBSCRIBE as a duplicate.
 
     Raises:
         Unavailable: it cannot be installed, or does not start.
     """
-    python = _installed()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    python, port = _installed(), _free_port()
     size, objects = 500, 5
     arguments = [
         *(python, "-u", "-m", "aiomoqt.tools.pub_server", "--bind", "127.0.0.1", "-p", str(port)),
-        *("-W", "-Q", "--pub-ns", "-s", str(size), "-g", str(objects), "-r", "25"),
+        *(
+            "-W",
+            "-Q",
+            "--pub-both" if push else "--pub-ns",
+            "-s",
+            str(size),
+            "-g",
+            str(objects),
+            "-r",
+            "25",
+        ),
         *("-N", broadcast, "-T", track, "--cert", certificate, "--key", key),
     ]
     with tempfile.TemporaryFile() as log:
@@ -71,6 +88,100 @@ def independent_publisher(
         finally:
             process.kill()
             process.wait()
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What an origin has been asked for so far."""
+
+    subscribe: int
+    fetch: int
+    refused: int
+    """How many of the tracks that it offered were refused."""
+
+
+class IndependentOrigin:
+    """A server that was told what to serve, on WebTransport and on raw QUIC at one port.
+
+    Every call returns when the server has done it, and raises `LoopbackError` when it could not.
+    """
+
+    def __init__(self, process: LineProcess, url: str) -> None:
+        self.process = process
+        self.url = url
+
+    def create(self, broadcast: str, *tracks: str, push: bool = False) -> None:
+        """Make a broadcast; with ``push`` its tracks are offered (PUBLISH), and never SUBSCRIBEd.
+
+        Offers are made when a client asks for the namespace, in 18 for its tracks.
+        """
+        self._do({"do": "create", "broadcast": broadcast, "tracks": tracks, "push": push})
+
+    def group(
+        self,
+        broadcast: str,
+        track: str,
+        sequence: int,
+        objects: Sequence[bytes],
+        *,
+        cut: int | None = None,
+        silent: bool = False,
+    ) -> None:
+        """Send a group to all who listen; FETCH serves it whole from then on.
+
+        ``cut``: send only so many objects, then reset the stream. ``silent``: send nothing.
+        """
+        encoded = [base64.b64encode(item).decode() for item in objects]
+        command = {"do": "group", "broadcast": broadcast, "track": track, "sequence": sequence}
+        self._do({**command, "objects": encoded, "cut": cut, "silent": silent})
+
+    def listeners(self, broadcast: str, track: str) -> int:
+        """Return how many subscriptions to a track there are."""
+        answer = self._do({"do": "listeners", "broadcast": broadcast, "track": track})
+        return msgspec.convert(answer["count"], int)
+
+    def end(self, broadcast: str, track: str) -> None:
+        """Say that a track is over (PUBLISH_DONE)."""
+        self._do({"do": "end", "broadcast": broadcast, "track": track})
+
+    def leave(self, broadcast: str, uri: str) -> None:
+        """Ask every client that listens to a broadcast to go elsewhere (GOAWAY)."""
+        self._do({"do": "leave", "broadcast": broadcast, "uri": uri})
+
+    def asked(self) -> Asked:
+        """Return what clients have asked for."""
+        return msgspec.convert(self._do({"do": "asked"}), Asked)
+
+    def _do(self, command: dict[str, object]) -> dict[str, object]:
+        self.process.send(msgspec.json.encode(command))
+        line = self.process.receive(START_TIMEOUT)
+        answer = msgspec.json.decode(line, type=dict[str, object])
+        if "error" in answer:
+            raise LoopbackError(f"{command['do']}: {answer['error']}")
+        return answer
+
+
+@contextlib.contextmanager
+def independent_origin(certificate: str, key: str) -> Iterator[IndependentOrigin]:
+    """Run one for the time of the context.
+
+    Raises:
+        Unavailable: it cannot be installed, or does not start.
+    """
+    python, port = _installed(), _free_port()
+    arguments = ["--port", str(port), "--certificate", certificate, "--key", key]
+    module = "tools.loopback.independent_origin"
+    with LineProcess(module, arguments, python=python) as process:
+        try:
+            process.receive(START_TIMEOUT)
+        except LoopbackError as error:
+            raise Unavailable(str(error)) from None
+        yield IndependentOrigin(process, f"https://127.0.0.1:{port}/")
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], log: int) -> None:

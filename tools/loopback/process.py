@@ -36,9 +36,12 @@ class LineProcess:
     It ends when `close` is called, and also when this process dies: its stdin closes then.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str]) -> None:
+    def __init__(
+        self, module: str, arguments: Sequence[str], *, python: str = sys.executable
+    ) -> None:
+        """``python`` is the interpreter: another one where the module needs it."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [python, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": _ROOT},
