@@ -134,6 +134,8 @@ class Reception:
         self._asked_to_leave = asked_to_leave
         self._subscriptions: dict[int, _Subscription] = {}
         self._retries: dict[str, float] = {}
+        self._hastened: set[str] = set()
+        """Tracks that were asked for again because a catalog had come to name them."""
         self._refetching = Refetching(self._fetch)
         self._pending: deque[Event] = deque()
         """Taken from the session and not handled yet."""
@@ -321,6 +323,16 @@ class Reception:
         if new:
             self._add(new)
             self._recording.gaps.expect_all()
+        # A publisher that begins makes its tracks one by one: those asked for too early are there.
+        for track in list(self._retries):
+            if self._state.track(track).status == "refused":
+                self._hasten(track)
+
+    def _hasten(self, track: str) -> None:
+        """Ask soon, once a generation, for a track that was refused and that a catalog names."""
+        if self._recording.choice.is_there(track) and track not in self._hastened:
+            self._hastened.add(track)
+            self._retries[track] = trio.current_time()
 
     def _add(self, tracks: Sequence[str]) -> None:
         """Record these tracks as well."""
@@ -336,6 +348,7 @@ class Reception:
         self._asked = now
         self._recording.generation += 1
         self._recording.choice.begin()
+        self._hastened.clear()
         for subscription in self._subscriptions.values():
             subscription.until = subscription.until or now + self._timers.resubscribe
         for track in self._recording.choice.tracks:
@@ -380,6 +393,8 @@ class Reception:
         if not others:
             self._state.track(track).status = status
             self._retries[track] = now + self._timers.resubscribe
+            if status == "refused":
+                self._hasten(track)
 
     def _unsubscribe(self, number: int, subscription: _Subscription) -> None:
         """Give up a subscription; what has come of its open groups is kept."""

@@ -43,6 +43,7 @@ class TrackChoice:
         self._tracks = dict.fromkeys(named or filter(self._takes, DEFAULT_TRACKS))
         self._latest: dict[str, int] = {}
         self._wanted: set[str] = set(named)
+        self._present: dict[str, frozenset[str]] = {}
         self._turned_away = 0
         self._has_catalog = False
 
@@ -76,6 +77,7 @@ class TrackChoice:
     def begin(self) -> None:
         """Take that sequences may begin again: another session, or another publisher."""
         self._latest.clear()
+        self._present.clear()
 
     def take(self, catalog: str, sequence: int, frames: Sequence[bytes]) -> tuple[str, ...]:
         """Take a group of a catalog, whole or not; return the tracks that are new by it.
@@ -87,9 +89,9 @@ class TrackChoice:
         self._latest[catalog] = sequence
         self._has_catalog = True
         new = []
-        for name in named_tracks(catalog, frames):
-            if not self._takes(name):
-                continue
+        named = [name for name in named_tracks(catalog, frames) if self._takes(name)]
+        self._present[catalog] = frozenset(named)
+        for name in named:
             if name not in self._tracks:
                 if len(self._tracks) >= MAX_TRACKS:
                     self._turned_away += 1
@@ -98,6 +100,10 @@ class TrackChoice:
                 new.append(name)
             self._wanted.add(name)
         return tuple(new)
+
+    def is_there(self, track: str) -> bool:
+        """Say whether the publisher whose tracks were asked for last says that it has this one."""
+        return any(track in named for named in self._present.values())
 
     def worth_asking_again(self, track: str) -> bool:
         """Say whether a track that was refused may come yet.

@@ -95,13 +95,16 @@ def export_command(
     else:
         for lacking in exported.lacking:
             say(_lacking(lacking))
+        for line in exported.passed_over:
+            say(f"passed over  {printable(line.track)} commit {line.n}: {line.reason}")
         if isinstance(exported, ExportedRecording):
             _print_recording(exported)
         else:
             _print_files(exported)
     if not exported.complete:
         raise DamageError(
-            f"{len(exported.lacking)} group(s) lack in what was exported",
+            f"{len(exported.lacking)} group(s) lack in what was exported, and"
+            f" {len(exported.passed_over)} manifest line(s) were passed over",
             advice="casfs verify names all damage",
         )
 

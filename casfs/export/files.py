@@ -121,7 +121,8 @@ class _Export:
         self._first({track.name for track in tracks})
 
     def finish(self, made: Target, tracks: Sequence[TrackRow]) -> Exported:
-        span, complete = self._span, not self._lacking
+        span, passed_over = self._span, self._selection.passed_over
+        complete = not self._lacking and not passed_over
         manifest = Manifest(
             store=self._archive.store_id,
             broadcast=span.broadcast,
@@ -137,6 +138,7 @@ class _Export:
             copied=self._placed[Way.COPY],
             complete=complete,
             lacking=self._lacking,
+            passed_over=passed_over,
         )
         with self._file("export.json") as file:
             file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")

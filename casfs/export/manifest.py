@@ -39,6 +39,15 @@ class Lacking(Struct, frozen=True):
     reason: str
 
 
+class PassedOver(Struct, frozen=True):
+    """A manifest line that cannot mean what it says: nothing is made of it."""
+
+    track: str
+    n: str
+    """Its commit number; text, because nothing bounds it."""
+    reason: str
+
+
 class Manifest(Struct, frozen=True, kw_only=True):
     """What ``export.json`` says."""
 
@@ -61,8 +70,9 @@ class Manifest(Struct, frozen=True, kw_only=True):
     """Objects that are the archive's own files under a further name."""
     copied: int
     complete: bool
-    """Nothing lacks."""
+    """Nothing lacks, and no line was passed over."""
     lacking: list[Lacking]
+    passed_over: list[PassedOver]
 
 
 class Exported(Manifest, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -20,7 +21,7 @@ from casfs.errors import (
     ObjectNotFoundError,
     storage_error,
 )
-from casfs.export.manifest import Lacking, Progress, Span
+from casfs.export.manifest import Lacking, PassedOver, Progress, Span
 from casfs.export.selection import Selection
 from casfs.export.target import Target
 from casfs.manifests.record import INIT_TRACKS
@@ -28,7 +29,7 @@ from casfs.media.groups import samples_of_group
 from casfs.media.layout import Literal
 from casfs.media.recording import flat_recording
 from casfs.media.timeline import RecordedGroup, split_by_codec
-from casfs.recordings.inits import Inits
+from casfs.recordings.inits import InitChoice, Inits
 from casfs.recordings.reading import manifest_frames, read_object
 from casfs.timestamps import format_time, parse_time
 
@@ -81,8 +82,9 @@ class ExportedRecording(Struct, frozen=True, kw_only=True):
     """Groups whose samples are in the files."""
     files: list[RecordingFile]
     complete: bool
-    """No object lacks."""
+    """No object lacks, and no line was passed over."""
     lacking: list[Lacking]
+    passed_over: list[PassedOver]
     left_out: list[LeftOut]
     """Of these tracks some groups have no samples that a file could hold."""
 
@@ -111,7 +113,7 @@ class _Export:
         self._selection = Selection(archive, reader, span)
         self._objects = _Objects(archive)
         self._inits = Inits(reader, self._objects.read, manifest_frames(archive))
-        self._newest = self._inits.newest(span.broadcast)
+        self._reader = reader
         self._descriptions: dict[Digest, SampleDescription] = {}
         self._lacking: list[Lacking] = []
         self._left_out: dict[str, LeftOut] = {}
@@ -136,7 +138,7 @@ class _Export:
                 self._write(part, one.path) for part, one in zip(parts, targets, strict=True)
             ]
             for one, file in zip(targets, written, strict=True):
-                path = one.finish(complete=not self._lacking)
+                path = one.finish(complete=self._complete)
                 files.append(
                     RecordingFile(
                         path, file.start, file.tracks, file.bytes, file.samples, file.duration
@@ -150,10 +152,15 @@ class _Export:
             until=None if until is None else format_time(until),
             groups=len(groups),
             files=files,
-            complete=not self._lacking,
+            complete=self._complete,
             lacking=self._lacking,
+            passed_over=self._selection.passed_over,
             left_out=list(self._left_out.values()),
         )
+
+    @property
+    def _complete(self) -> bool:
+        return not self._lacking and not self._selection.passed_over
 
     # First: which samples there are
 
@@ -164,10 +171,17 @@ class _Export:
         self._progress.groups_total = sum(part.groups for part in commits.values())
         epochs: dict[int, dict[TrackRow, list[tuple[int, RecordedGroup]]]] = {}
         for track, part in commits.items():
+            since, until = self._span.since or 0, self._span.until or 1 << 63
+            choice = InitChoice(
+                self._inits,
+                self._span.broadcast,
+                track.name,
+                partial(self._reader.groups, track, since, until),
+            )
             with contextlib.closing(self._selection.lines(track, part)) as lines:
                 for placed in lines:
                     for record in self._selection.groups(track, placed.line.record):
-                        group = self._group(track, record)
+                        group = self._group(track, record, choice)
                         self._progress.groups += 1
                         if group is not None:
                             own = epochs.setdefault(record.epoch, {}).setdefault(track, [])
@@ -181,7 +195,9 @@ class _Export:
             ordered += heapq.merge(*streams, key=lambda group: group.received)
         return ordered
 
-    def _group(self, track: TrackRow, record: GroupRecord) -> RecordedGroup | None:
+    def _group(
+        self, track: TrackRow, record: GroupRecord, choice: InitChoice
+    ) -> RecordedGroup | None:
         try:
             data = self._objects.read(record.hash)
         except (ObjectNotFoundError, DamagedObjectError) as error:
@@ -191,7 +207,8 @@ class _Export:
                 Lacking(track.name, record.epoch, record.sequence, record.hash, reason)
             )
             return None
-        init = self._inits.of(record.init or self._newest)
+        received = parse_time(record.received_start)
+        init = self._inits.of(choice.of(record.n, record.epoch, record.init, received))
         found = samples_of_group(
             data[record.offset : record.offset + record.size],
             record.frame_sizes,
@@ -210,7 +227,7 @@ class _Export:
         return RecordedGroup(
             track=track.name,
             epoch=record.epoch,
-            received=parse_time(record.received_start),
+            received=received,
             digest=record.hash,
             offset=record.offset,
             size=record.size,

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from casfs.errors import NotFoundError
+from casfs.export.manifest import PassedOver
 from casfs.manifests.layout import JournalPlace
 from casfs.manifests.locate import lines_from
-from casfs.manifests.record import GapRecord
+from casfs.manifests.plausible import implausible
+from casfs.manifests.record import GapRecord, Record
 from casfs.manifests.runs import first_number, kept_groups
 from casfs.names import encode_name
 from casfs.timestamps import parse_time
@@ -42,6 +44,8 @@ class Selection:
 
     def __init__(self, archive: Archive, reader: Reader, span: Span) -> None:
         self.span = span
+        self.passed_over: list[PassedOver] = []
+        """Lines that were met and cannot mean what they say."""
         self._archive = archive
         self._reader = reader
 
@@ -97,6 +101,10 @@ class Selection:
         with contextlib.closing(lines_from(directory, commits.first)) as lines:
             for placed in lines:
                 record = placed.line.record
+                reason = implausible(record) if isinstance(record, Record) else None
+                if reason is not None:
+                    self.passed_over.append(PassedOver(track.name, str(record.n), reason))
+                    continue
                 if first_number(record) > commits.last:
                     return
                 if isinstance(record, GapRecord):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from casfs.index.payload_names import PayloadName
     from casfs.media.descriptions import SampleDescription
 
-SAMPLES_VERSION: Final = 1
+SAMPLES_VERSION: Final = 2
 """Of the tables and of how they are derived: rows of another version are dropped."""
 
 SUFFIX: Final = "-samples"

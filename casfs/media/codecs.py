@@ -8,6 +8,7 @@ Opus and FLAC.
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +35,9 @@ _MAX_SIDE: Final = 0xFFFF
 _PIXEL: Final = 1 << 16
 _PRE_SKIP: Final = 312
 """Samples that an Opus decoder drops first, where nobody says how many (RFC 7845, section 4.2)."""
+_AV1_CODEC: Final = re.compile(
+    r"av01\.(?P<profile>[0-2])\.(?P<level>[0-2][0-9]|3[01])(?P<tier>[MH])\.(?P<depth>08|10|12)"
+)
 _OPUS_HEAD: Final = b"OpusHead"
 _OPUS_HEAD_BYTES: Final = 19
 
@@ -110,7 +114,22 @@ def _hevc(track: CatalogTrack) -> SampleDescription:
 
 
 def _av1(track: CatalogTrack) -> SampleDescription:
-    return _video(b"av01", track.width, track.height, box(b"av1C", _record(track)))
+    record = track.description or _av1_record(track.codec)
+    return _video(b"av01", track.width, track.height, box(b"av1C", record))
+
+
+def _av1_record(codec: str) -> bytes:
+    """Make the record of 4:2:0 from av01.PROFILE.LEVEL.DEPTH: key frames bring what else is needed.
+
+    AV1 binding, sections 2.3 (the record) and 5 (the codec string).
+    """
+    match = _AV1_CODEC.match(codec)
+    if match is None:
+        raise MalformedMediaError(f"the codec {codec[:40]!r} without a description")
+    depth = {"08": 0, "10": 0x40, "12": 0x60}[match["depth"]]
+    tier = 0x80 if match["tier"] == "H" else 0
+    level = int(match["profile"]) << 5 | int(match["level"])
+    return bytes([0x81, level, tier | depth | 0x0C, 0])
 
 
 def _vp9(track: CatalogTrack) -> SampleDescription:

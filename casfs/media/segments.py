@@ -209,12 +209,14 @@ class Segmenter:
         begin = _begin(first, lead)
         bound = end if after is None else _begin(after, lead)
         chosen = (lead, self._sound)
+        # Sound that begins a little before the picture behind a gap goes with that picture.
+        until = bound - GAP if bound - end > GAP else bound
         taken = [
             item
             for item in self._pending
-            if item.begin < bound and any(table.key in chosen for table in item.tables)
+            if item.begin < until and any(table.key in chosen for table in item.tables)
         ]
-        self._pending = [item for item in self._pending if item.begin >= bound]
+        self._pending = [item for item in self._pending if item.begin >= until]
         taken.sort(key=lambda item: (item.begin, item.group.received))
         sizes = accumulate(item.group.size for item in taken)
         taken = [item for item, size in zip(taken, sizes, strict=True) if size <= _MOST_BYTES]

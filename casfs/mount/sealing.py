@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from casfs.index.rows import SealRow
@@ -37,10 +38,9 @@ def sealed_hours(
             found[hour] = own[hour]
             continue
         later = [seal.through for seal in seals if seal.hour > hour]
-        first = _first_commit(lookup, broadcast, hour) if later else None
-        closing = [through for through in later if first is not None and through >= first]
-        if closing:
-            found[hour] = SealRow(hour, min(closing))
+        through = _closing(lookup, broadcast, hour, sorted(later)) if later else None
+        if through is not None:
+            found[hour] = SealRow(hour, through)
     return found
 
 
@@ -52,6 +52,26 @@ def sealed_day(
     if not over or not hours or any(hour not in sealed for hour in hours):
         return None
     return tuple(sealed[hour] for hour in hours)
+
+
+def _closing(
+    lookup: Lookup, broadcast: BroadcastRow, hour: int, throughs: Sequence[int]
+) -> int | None:
+    """Return the lowest of these commit numbers by which the hour had media.
+
+    Always the same one: what stood first may have been superseded since by a later record.
+    """
+    first = _first_commit(lookup, broadcast, hour)
+    if first is None:
+        return None
+    place = bisect_left(throughs, first)
+    while place and _stood(lookup, broadcast, SealRow(hour, throughs[place - 1])):
+        place -= 1
+    return throughs[place] if place < len(throughs) else None
+
+
+def _stood(lookup: Lookup, broadcast: BroadcastRow, seal: SealRow) -> bool:
+    return any(lookup.sealed(track, seal) for track in media_tracks(lookup, broadcast))
 
 
 def _first_commit(lookup: Lookup, broadcast: BroadcastRow, hour: int) -> int | None:

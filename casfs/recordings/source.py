@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from casfs.recordings.reading import FramesOf, ObjectSource
     from casfs.recordings.spool import Spool
 
-LAYOUT_VERSION: Final = 1
+LAYOUT_VERSION: Final = 2
 """Of how recordings are put together: what is kept of another version is not used."""
 
 LOOK_BACK: Final = 30 * NANOSECONDS
@@ -243,11 +243,14 @@ class Recordings:
         """Return the groups with samples: epoch by epoch, each track by sequence, as received."""
         with self._lookups:
             tracks = self._lookup.tracks(span.broadcast)
+        through = max((seal.through for seal in span.seals), default=None)
         epochs: dict[int, list[list[Payload]]] = {}
         for track in tracks:
             rows = [] if track.name in INIT_TRACKS else self._rows(span, track)
             own: dict[int, list[Payload]] = {}
-            for payload in self._tables.payloads(span.broadcast, rows, descriptions, left_out):
+            for payload in self._tables.payloads(
+                span.broadcast, rows, descriptions, left_out, through
+            ):
                 own.setdefault(payload.epoch, []).append(payload)
             for epoch, stream in own.items():
                 epochs.setdefault(epoch, []).append(stream)

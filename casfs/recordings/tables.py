@@ -13,6 +13,7 @@ from casfs.errors import DamagedObjectError, ObjectNotFoundError
 from casfs.index.payload_names import PayloadName
 from casfs.media.groups import samples_of_group
 from casfs.media.timeline import RecordedGroup
+from casfs.recordings.inits import InitChoice
 from casfs.recordings.reading import read_object
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Payload(RecordedGroup, frozen=True, kw_only=True):
     """A group or a run of groups, with what is needed to find its tables again."""
 
     init: Digest | None
-    """What its samples are told by; for a group that names none, the newest init."""
+    """What its samples are told by; for a group that names none, the nearest init."""
 
 
 class LeftOut(Struct, frozen=True):
@@ -69,17 +70,22 @@ class TableSource:
         rows: Sequence[GroupRow],
         descriptions: dict[Digest, SampleDescription],
         left_out: list[LeftOut],
+        through: int | None = None,
     ) -> Iterator[Payload]:
         """Yield what of a track's groups can be played, in the order of epoch and sequence.
 
         Adds to ``descriptions`` those that their tables name, to ``left_out`` what cannot be
-        played. Raises StorageError.
+        played. With ``through`` nothing counts that was committed later. Raises StorageError.
         """
+        if not rows:
+            return
+        choice = InitChoice(self._inits, broadcast.name, rows[0].track, lambda: rows, through)
         frames: Mapping[int, Sequence[int]] | None = None
         derived: list[tuple[PayloadName, GroupSamples]] = []
         for run in _runs(rows):
-            init = self._init_of(broadcast, run, rows)
             first = run[0]
+            with self._lock:
+                init = choice.of(first.n, first.epoch, first.init, first.received_start)
             size = sum(row.size for row in run)
             name = PayloadName(first.hash, first.offset, size, first.track, init)
             found = self._samples.get(name)
@@ -150,37 +156,6 @@ class TableSource:
     def _init(self, digest: Digest | None) -> Init:
         with self._lock:
             return self._inits.of(digest)
-
-    def _init_of(
-        self, broadcast: BroadcastRow, run: Sequence[GroupRow], rows: Sequence[GroupRow]
-    ) -> Digest | None:
-        """Return the init of a run: its own, if that knows the track.
-
-        Publishers list tracks late and strike them off early, so the catalog that was the newest
-        when a group came may not know it: then the one nearest to it in its epoch does that does.
-        """
-        first = run[0]
-        if self._knows(first.init, first.track):
-            return first.init
-        near = sorted(
-            (row for row in rows if row.epoch == first.epoch and row.init is not None),
-            key=lambda row: abs(row.n - first.n),
-        )
-        for digest in dict.fromkeys(row.init for row in near):
-            if self._knows(digest, first.track):
-                return digest
-        if first.init is not None:
-            return first.init
-        with self._lock:
-            return self._inits.newest(broadcast.name)
-
-    def _knows(self, digest: Digest | None, track: str) -> bool:
-        if digest is None:
-            return False
-        init = self._init(digest)
-        return init.movie is not None or (
-            init.catalog is not None and init.catalog.track(track) is not None
-        )
 
 
 def derive(

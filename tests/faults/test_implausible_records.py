@@ -10,12 +10,16 @@ import msgspec
 import pytest
 
 from casfs.archive import Run
+from casfs.cli.program import run
 from casfs.collect import collect
 from casfs.errors import UnsupportedFormatError
+from casfs.export.files import export_files
+from casfs.export.manifest import Span
 from casfs.index import ahead
 from casfs.index.mirror import rebuild
 from casfs.manifests.plausible import check_sequence, implausible
 from casfs.manifests.record import GroupRecord, Record, encode_line
+from casfs.names import encode_name
 from casfs.timestamps import HOUR
 from casfs.verify import verify
 from tests.fakes.store import (
@@ -79,9 +83,9 @@ def archive(tmp_path: Path) -> Archive:
     return make_archive(tmp_path)
 
 
-def append(archive: Archive, *changes: dict[str, object]) -> None:
+def append(archive: Archive, *changes: dict[str, object], broadcast: str = "news") -> None:
     """Append lines, each as the last one but for these members, as a foreign writer might."""
-    directory = journal_directory(archive, "news", "video0.m4s")
+    directory = journal_directory(archive, encode_name(broadcast), "video0.m4s")
     lines, _ = read_journal(directory)
     last = lines[-1]
     meant = last.record
@@ -159,6 +163,21 @@ def test_verify_names_each_implausible_line(archive: Archive) -> None:
     places = [(line.offset, line.end) for line in lines[-len(ODD) - 1 : -1]]
     assert [(error.offset, error.end) for error in report.manifest_errors] == places
     assert report.missing == []
+
+
+@pytest.mark.parametrize("odd", [{"n": 1 << 70}, {"received_start": "yesterday"}], ids=str)
+def test_an_export_passes_over_an_implausible_line_and_says_so(
+    odd: dict[str, object], archive: Archive, tmp_path: Path
+) -> None:
+    prepare(archive, odd)
+    exported = export_files(archive, Span("news"), str(tmp_path / "out"))
+    assert exported.groups == 3
+    assert exported.target.endswith("out.incomplete")
+    (passed_over,) = exported.passed_over
+    assert passed_over.track == "video0.m4s"
+    assert "cannot be meant so" in passed_over.reason
+    roots = ["--cas-root", archive.roots.cas, "--manifest-root", archive.roots.manifests]
+    assert run(["export", "news", str(tmp_path / "again"), *roots]) == 3
 
 
 def test_nothing_is_collected_beside_an_implausible_line(archive: Archive) -> None:

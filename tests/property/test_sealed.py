@@ -7,11 +7,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from casfs.archive import Group, Run
 from casfs.index.rows import SealRow
+from casfs.mount.sealing import sealed_hours
 from casfs.timestamps import HOUR
 from tests.fakes.store import NOON, Clock, group, make_archive
 
@@ -85,3 +86,61 @@ def test_a_sealed_hour_is_what_it_was(
         mirror.step(None)
         Path(archive.index_path).unlink()
         assert [made_of(archive, seal) for seal in seals] == was
+
+
+def apart(sequence: int, payload: bytes, hour: int, *, complete: bool) -> Group:
+    """Return a group whose sequence no group of another hour has."""
+    return cut_or_whole(10 * hour + sequence, payload, hour, complete=complete)
+
+
+CUT, WHOLE = (apart(0, b"one", 0, complete=complete) for complete in (False, True))
+OTHERS = [apart(0, b"one", hour, complete=True) for hour in (1, 2)]
+
+steps = st.lists(
+    st.builds(
+        apart,
+        st.integers(0, 2),
+        st.sampled_from((b"one", b"another")),
+        st.integers(0, 3),
+        complete=st.booleans(),
+    )
+    | st.just("seal"),
+    min_size=2,
+    max_size=10,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@example([OTHERS[0], "seal", CUT, OTHERS[1], "seal", WHOLE])
+@given(steps)
+def test_an_hour_that_was_sealed_stays_what_it_was_whatever_is_taken_in_later(
+    steps: Sequence[Group | str],
+) -> None:
+    """Also one without a seal of its own: it came to an archive that had sealed later hours."""
+    with tempfile.TemporaryDirectory() as directory:
+        archive = make_archive(Path(directory))
+        shown: dict[int, tuple[SealRow, list[GroupRow]]] = {}
+        # Seals come while the newest hour has not ended.
+        with archive.writer("news", clock=Clock(NOON + 3 * HOUR)) as writer:
+            for step in steps:
+                if isinstance(step, Group):
+                    writer.commit([step])
+                else:
+                    writer.seal_hours(0)
+                now = sealed_hours_of(archive)
+                assert {hour: now.get(hour) for hour in shown} == shown
+                shown = now
+        Path(archive.index_path).unlink(missing_ok=True)
+        assert sealed_hours_of(archive) == shown
+
+
+def sealed_hours_of(archive: Archive) -> dict[int, tuple[SealRow, list[GroupRow]]]:
+    """Return, for each hour that is sealed, by what, and what it is made of."""
+    with contextlib.closing(archive.reader()) as reader:
+        return {
+            hour: (seal, made_of(archive, seal))
+            for broadcast in reader.broadcasts()
+            for hour, seal in sealed_hours(
+                reader, broadcast, range(NOON // HOUR, NOON // HOUR + 4)
+            ).items()
+        }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from casfs.archive import Run
 from casfs.cli.program import run
@@ -20,6 +22,7 @@ from casfs.export.manifest import Span
 from casfs.export.recording import export_recording
 from tests.fakes.flat_media import Encoding, Media, encode, frames, probe, write
 from tests.fakes.store import NOON, Clock, check, flip_bit, group, make_archive
+from tests.faults.test_implausible_records import append
 from tools.docs.markdown import read_page
 from tools.docs.members import members_of
 
@@ -141,6 +144,30 @@ def second_video_fragment() -> Digest:
     return digest_of(video[1])
 
 
+def test_a_track_that_its_catalog_strikes_off_is_whole(tmp_path: Path) -> None:
+    source = media(Encoding(audio=""))
+    container = {"kind": "cmaf", "init": base64.b64encode(source.init).decode()}
+    named = {"video0.m4s": {"codec": "avc1.64000c", "container": container}}
+    catalogs = [json.dumps({"video": {"renditions": known}}).encode() for known in (named, {})]
+    groups = [
+        structs.replace(group(number, track="catalog.json"), frames=(catalog,))
+        for number, catalog in enumerate(catalogs)
+    ]
+    for number, fragment in enumerate(source.fragments):
+        init = digest_of(catalogs[number >= 4])
+        groups.append(group(number, fragment, received=NOON + number * SECOND, init=init))
+    archive = make_archive(tmp_path / "archive")
+    record(archive, *groups)
+    plain = frames(write(tmp_path / "plain.mp4", source.stream), "v")
+    exported = export_recording(archive, Span("demo/tv"), str(tmp_path / "out.mp4"))
+    assert not exported.left_out
+    assert frames(tmp_path / "out.mp4", "v") == plain
+    # Also where the catalog that knew it came before the span.
+    span = Span("demo/tv", (), NOON + 4 * SECOND)
+    assert not export_recording(archive, span, str(tmp_path / "end.mp4")).left_out
+    assert frames(tmp_path / "end.mp4", "v") == plain[4 * 25 :]
+
+
 def test_tracks_without_samples_are_named(archive: Archive, tmp_path: Path) -> None:
     record(archive, group(0, b"\0\0\0\x10free no media", track="odd", received=NOON))
     (left_out,) = export_recording(archive, Span("demo/tv"), str(tmp_path / "out.mp4")).left_out
@@ -152,6 +179,7 @@ def test_tracks_without_samples_are_named(archive: Archive, tmp_path: Path) -> N
 def test_what_the_command_prints_is_documented(archive: Archive, tmp_path: Path) -> None:
     record(archive, group(0, b"\0\0\0\x10free no media", track="odd", received=NOON))
     os.unlink(archive.objects.path(second_video_fragment()))
+    append(archive, {"received_start": "yesterday"}, broadcast="demo/tv")
     exported = export_recording(archive, Span("demo/tv"), str(tmp_path / "out.mp4"))
     page = read_page((ROOT / "docs" / "json.md").read_text(encoding="utf-8"))
     (table,) = page.tables_in("casfs export --format mp4")

@@ -9,7 +9,8 @@ import json
 import os
 import shutil
 import subprocess
-from functools import cache
+import time
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,11 +18,12 @@ from msgspec import structs
 
 from casfs.archive import Archive
 from casfs.digest import digest_of
-from casfs.index.samples import SUFFIX
+from casfs.index.reader import Reader
+from casfs.index.samples import SUFFIX, SampleIndex
 from casfs.recordings.opening import open_recordings
-from casfs.recordings.source import RecordingSpan
-from casfs.recordings.spool import DIRECTORY_SUFFIX
-from casfs.timestamps import HOUR, parse_time
+from casfs.recordings.source import Recordings, RecordingSpan
+from casfs.recordings.spool import DIRECTORY_SUFFIX, Spool
+from casfs.timestamps import HOUR, format_time, parse_time
 from tests.fakes.flat_media import (
     RATE,
     SECOND,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from casfs.archive import Group
+    from casfs.digest import Digest
     from casfs.media.layout import Extent, Literal
 
 pytestmark = [
@@ -194,6 +197,18 @@ def test_the_epochs_playlists_play_as_files(mount: Path, recorded: Recorded) -> 
     assert [stream.codec_name for stream in report.streams] == ["h264", "aac"]
 
 
+def test_sound_and_picture_behind_a_gap_are_in_one_segment(mount: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(sorted(os.listdir(mount / HLS / "seg"))[:4]):
+        segment = (mount / HLS / "init-1.mp4").read_bytes() + (
+            mount / HLS / "seg" / name
+        ).read_bytes()
+        path = write(tmp_path / f"{number}.mp4", segment)
+        times = [
+            float(packet.dts_time) for packet in (*packets(path, "v:0"), *packets(path, "a:0"))
+        ]
+        assert max(times) - min(times) < 2.2, name
+
+
 def test_the_days_playlist_tells_of_gap_and_restart(mount: Path) -> None:
     text = (mount / HLS / "media.m3u8").read_text()
     assert text.count("#EXT-X-DISCONTINUITY\n") == 3
@@ -321,21 +336,28 @@ def test_what_cannot_be_played_is_said_and_the_rest_plays(tmp_path: Path) -> Non
 
 def test_a_live_recording_grows_for_whoever_follows_it(tmp_path: Path) -> None:
     archive = make_archive(tmp_path)
-    clock = Clock(START)
-    fragments = groups_of(media(FIRST), received=START, epoch=1)
-    with archive.writer("demo/tv", clock=clock) as writer:
+    # Within an hour, and now: what comes late by the clock of the mount is left out.
+    now = time.time_ns()
+    received = min(now, -(-now // HOUR) * HOUR - SECOND)
+    fragments = [
+        structs.replace(item, received_start=received + number, received_end=received + number)
+        for number, item in enumerate(groups_of(media(FIRST), received=received, epoch=1))
+    ]
+    day, hour = format_time(received).split("T")
+    with archive.writer("demo/tv") as writer:
         writer.commit(fragments[:7])
         with Installation(tmp_path).mounted() as mountpoint:
-            live = mountpoint / DAY / "12.live.mp4"
+            live = mountpoint / f"recordings/demo/tv/{day}/{hour[:2]}.live.mp4"
             follower = subprocess.Popen(
                 ["tail", "-c", "+1", "-s", "0.1", "-f", live], stdout=subprocess.PIPE
             )
             assert follower.stdout is not None
             try:
                 writer.commit(fragments[7:])
-                last = b"".join(fragments[-1].frames)[-2000:]
+                # What the last picture group ends is shown; what may still grow is not.
+                whole = [b"".join(item.frames) for item in fragments[1:11]]
                 read = b""
-                while last not in read:
+                while not all(payload in read for payload in whole):
                     more = os.read(follower.stdout.fileno(), 1 << 16)
                     assert more
                     read += more
@@ -344,6 +366,48 @@ def test_a_live_recording_grows_for_whoever_follows_it(tmp_path: Path) -> None:
                 follower.wait()
                 follower.stdout.close()
             assert live.read_bytes().startswith(read)
+
+
+def test_what_comes_while_a_timeline_is_looked_at_is_not_late(tmp_path: Path) -> None:
+    archive = make_archive(tmp_path)
+    clock = Clock(START)
+    fragments = groups_of(media(FIRST), received=START, epoch=1)
+    with (
+        archive.writer("demo/tv", clock=clock) as writer,
+        contextlib.closing(always_fresh(archive)) as reader,
+        contextlib.closing(SampleIndex.temporary()) as samples,
+    ):
+        first = [item for item in fragments[:5] if (item.track, item.sequence) != ("video0.m4s", 1)]
+        writer.commit(first)
+        clock.now = START + 2 * SECOND
+
+        class SlowToRead:
+            """An object store whose first read lasts until everything else has come."""
+
+            def open(self, digest: Digest) -> int:
+                if clock.now < START + 20 * SECOND:
+                    clock.now = START + 20 * SECOND
+                    writer.commit([item for item in fragments if item not in first])
+                return archive.objects.open(digest)
+
+        recordings = Recordings(
+            *(reader, SlowToRead(), samples, Spool(str(tmp_path / "spool"))),
+            clock=lambda: clock.now,
+        )
+        (broadcast,) = reader.broadcasts()
+        following = recordings.following(broadcast, START, START + HOUR)
+        following.refresh(ended=False)
+        timeline = following.refresh(ended=True)
+    kept = {member.group.digest for item in timeline.segments for member in item.members}
+    assert kept == {digest_of(b"".join(item.frames)) for item in fragments[1:]}
+
+
+def always_fresh(archive: Archive) -> Reader:
+    """Return a reader that looks for what is new each time that it is asked."""
+    return Reader(
+        *(archive.roots.manifests, archive.index_path, archive.store_id),
+        clock=partial(next, itertools.count()),
+    )
 
 
 def test_a_sealed_hour_is_made_of_what_stood_when_it_was_sealed(tmp_path: Path) -> None:
@@ -357,6 +421,23 @@ def test_a_sealed_hour_is_made_of_what_stood_when_it_was_sealed(tmp_path: Path) 
         before = pieces(archive)
         writer.commit([whole[-1]])
         # Nothing is known of the recording where there is another index.
+        assert pieces(Archive(archive.roots, index_path=str(tmp_path / "index"))) == before
+
+
+def test_a_sealed_hour_is_played_with_the_init_that_there_was(tmp_path: Path) -> None:
+    archive = make_archive(tmp_path)
+    clock = Clock(START)
+    nameless = [
+        structs.replace(item, init=None)
+        for item in groups_of(media(FIRST), received=START, epoch=1)
+    ]
+    with archive.writer("demo/tv", clock=clock) as writer:
+        writer.commit(nameless)
+        clock.now = START + HOUR
+        writer.seal_hours(0)
+        before = pieces(archive)
+        other = groups_of(media(SECOND_RUN), received=clock.now, epoch=1)[0]
+        writer.commit([structs.replace(other, sequence=1)])
         assert pieces(Archive(archive.roots, index_path=str(tmp_path / "index"))) == before
 
 

@@ -36,6 +36,7 @@ from tests.fakes.store import (
     object_file,
     segments,
 )
+from tests.faults.test_implausible_records import append
 from tools.docs.__main__ import visible_commands
 from tools.docs.markdown import read_page
 from tools.docs.members import members_of
@@ -167,6 +168,7 @@ def test_export_and_import(archive: Archive, tmp_path: Path) -> None:
     export = ("export", "demo", "--track", "video0.m4s", "--json")
     whole = run(archive, *export, str(tmp_path / "whole"))
     os.unlink(object_file(archive, group(3)))
+    append(archive, {"received_start": "yesterday"}, broadcast="demo")
     part = run(archive, *export, "--until", "2030-01-01T00:00:00Z", str(tmp_path / "part"), code=3)
     check_members("casfs export", *whole, *part)
     described = {name.partition("[")[0] for name in documented("casfs export")}

@@ -647,6 +647,35 @@ async def test_tracks_are_added_as_the_catalog_names_them_also_while_it_is_open(
         assert {item.track for item in asked} >= {CATALOG, "0.avc3", "1.aac"}
 
 
+async def test_a_track_that_was_asked_for_too_early_is_asked_for_when_the_catalog_names_it(
+    autojump_clock: MockClock, archive: Archive
+) -> None:
+    relay = FakeRelay()
+    async with recording(archive, relay, choose=True) as studio:
+        session = await on_air(relay, 4)
+        session.tell(group(session, 0, named("0.avc3"), track=CATALOG))
+        await session.subscriptions(5)
+        session.tell(group(session, 0, track="0.avc3"))
+        await studio.recorded(0, track="0.avc3")
+        # The publisher begins anew, and makes its tracks only as media comes.
+        session.tell(TrackEnded(session.number("0.avc3")))
+        session.tell(BroadcastAnnounced(TV, 2))
+        asked = await session.subscriptions(10)
+        early = next(item for item in reversed(asked) if item.track == "0.avc3")
+        session.tell(TrackRefused(early.number, 51))
+        session.tell(group(session, 1, named("0.avc3"), track=CATALOG))
+        began = trio.current_time()
+        asked = await session.subscriptions(11)
+        assert trio.current_time() - began < 3
+        assert asked[10].track == "0.avc3"
+        # Once: a relay that names and refuses it for ever does not keep us busy.
+        session.tell(TrackRefused(asked[10].number, 51))
+        session.tell(group(session, 2, named("0.avc3"), track=CATALOG))
+        await studio.recorded(0, 1, 2, track=CATALOG)
+        await trio.sleep(5)
+        assert len(session.asked) == 11
+
+
 async def test_defaults_that_were_refused_are_left_alone_once_a_catalog_names_tracks(
     autojump_clock: MockClock, archive: Archive
 ) -> None:
