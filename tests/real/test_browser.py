@@ -50,7 +50,7 @@ video.addEventListener("resize", () => sizes.push(video.videoHeight));
 const ended = new Promise((resolve) => {
   // hls.js nudges the last frame and may leave it at that.
   const isOver = () => video.ended || video.currentTime > video.duration - 0.1;
-  video.addEventListener("timeupdate", () => { if (isOver()) resolve(); });
+  setInterval(() => { if (isOver()) resolve(); }, 100);
   setTimeout(resolve, 40000);
 });
 const shownAt = (time) => new Promise((resolve) => {
