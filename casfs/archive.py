@@ -33,9 +33,7 @@ from casfs.groups import (
     run_members,
 )
 from casfs.heads import Heads, KnownHeads, write_heads
-from casfs.index.index import IndexFault
-from casfs.index.mirror import Mirror, sweep_unfinished_indexes
-from casfs.index.reader import Reader
+from casfs.index.replacement import LockFault, sweep_unfinished_indexes
 from casfs.manifests.journal import Journal, JournalIdentity
 from casfs.manifests.layout import BROADCAST_JOURNAL, JournalPlace, journal_places
 from casfs.manifests.record import (
@@ -60,6 +58,8 @@ from casfs.timestamps import HOUR, format_time
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from casfs.index.mirror import Mirror
+    from casfs.index.reader import Reader
     from casfs.manifests.runs import KeptGroup
     from casfs.objects.store import Stored
     from casfs.objects.syncing import StrategyName
@@ -102,6 +102,9 @@ class Archive:
 
     def reader(self) -> Reader:
         """Return a new reader; close it when done."""
+        # Whoever only writes, for weeks, does without the index and its libraries.
+        from casfs.index.reader import Reader
+
         return Reader(
             self.roots.manifests,
             self.index_path,
@@ -112,6 +115,8 @@ class Archive:
 
     def mirror(self) -> Mirror:
         """Return a mirror that keeps the index in step; close it when done."""
+        from casfs.index.mirror import Mirror
+
         return Mirror(
             self.index_path,
             self.roots.manifests,
@@ -373,7 +378,7 @@ class BroadcastWriter:
         ):
             with contextlib.suppress(OSError):
                 sweep_unfinished(directory)
-        with contextlib.suppress(OSError, IndexFault):
+        with contextlib.suppress(OSError, LockFault):
             sweep_unfinished_indexes(self.archive.index_path)
 
     def _note_start(self, newest: int) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ def replace_file(path: str, data: bytes) -> None:
     Raises OSError; then the old file stands.
     """
     directory = os.path.dirname(path)
-    name = f"{_UNFINISHED}{os.getpid()}-{secrets.token_hex(4)}"
+    name = f"{_UNFINISHED}{os.getpid()}-{os.urandom(4).hex()}"
     temporary = os.path.join(directory, name)
     descriptor = create_locked(temporary)
     try:

@@ -9,35 +9,40 @@ The child derives the sample tables of what was committed, too (`casfs.recording
 lie in a file of SQLite like the index. It answers first, so that the index does not wait for them.
 
 Parent and child speak in lines of JSON over the child's stdin and stdout; it ends with its stdin.
+What the child alone needs is imported in the child.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
-from casfs.archive import Archive
 from casfs.errors import CasfsError
 from casfs.manifests.layout import JournalPlace
-from casfs.recordings import CommittedPayload, CommittedPayloads, Sampler
+from casfs.recordings.committed import CommittedPayload, CommittedPayloads
 from casfs.roots import Roots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from casfs.archive import Committed
+    from casfs.archive import Archive, Committed
     from casfs.index.mirror import Mirror
+    from casfs.recordings.sampling import Sampler
 
 _LOG = logging.getLogger(__name__)
 _NICE = 5
+_LOOK_EVERY = 0.5
+_END_SECONDS = 1.0
+_CHUNK = 1 << 16
 
 
 class _Request(Struct, frozen=True):
@@ -52,6 +57,10 @@ class _Answer(Struct, frozen=True):
     trouble: str
 
 
+class _HurriedError(Exception):
+    """The child has not answered, and whoever asks will not wait any longer."""
+
+
 class Follower:
     """A `casfs.index.mirror.Mirror` in a child process; use it from one thread at a time.
 
@@ -63,6 +72,7 @@ class Follower:
         self._archive = archive
         self._child: subprocess.Popen[bytes] | None = None
         self._payloads = CommittedPayloads()
+        self._deadline = float("inf")
         self.trouble = ""
         """Why the index is behind; empty while all is well."""
 
@@ -73,6 +83,14 @@ class Follower:
         """
         self._payloads.note(committed)
 
+    def hurry(self, seconds: float) -> None:
+        """Let all steps from now on, and the one that is under way, take no longer than that.
+
+        Any thread may call it; the first call counts. Then the child is killed, and the index is
+        behind until somebody else catches up. For a recorder that ends while a disk hangs.
+        """
+        self._deadline = min(self._deadline, time.monotonic() + seconds)
+
     def step(self, places: Iterable[JournalPlace] | None) -> int:
         """Apply what these journals (None: all) have beyond the index; return how many lines.
 
@@ -81,6 +99,9 @@ class Follower:
         request = _Request(None if places is None else list(places), self._payloads.take())
         try:
             answer = self._ask(request)
+        except _HurriedError:
+            self._end()
+            answer = _Answer(0, "it was not waited for any longer at the end")
         except OSError as error:
             self.close()
             answer = _Answer(0, f"no process to keep it can be started: {error.strerror}")
@@ -104,25 +125,58 @@ class Follower:
         child = self._child
         assert child.stdin is not None
         assert child.stdout is not None
-        try:
-            child.stdin.write(msgspec.json.encode(request) + b"\n")
-            child.stdin.flush()
-        except BrokenPipeError:
-            raise EOFError from None
-        line = child.stdout.readline()
-        if not line.endswith(b"\n"):
-            raise EOFError
-        return msgspec.json.decode(line, type=_Answer)
+        self._send(child.stdin.fileno(), msgspec.json.encode(request) + b"\n")
+        return msgspec.json.decode(self._receive_line(child.stdout.fileno()), type=_Answer)
+
+    def _send(self, descriptor: int, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            self._wait_for(descriptor, select.POLLOUT)
+            try:
+                rest = rest[os.write(descriptor, rest[:_CHUNK]) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                raise EOFError from None
+
+    def _receive_line(self, descriptor: int) -> bytes:
+        line = b""
+        while not line.endswith(b"\n"):
+            self._wait_for(descriptor, select.POLLIN)
+            piece = os.read(descriptor, _CHUNK)
+            if not piece:
+                raise EOFError
+            line += piece
+        return line
+
+    def _wait_for(self, descriptor: int, event: int) -> None:
+        """Wait until something can be written or read; somebody may ask us to `hurry` meanwhile."""
+        waiting = select.poll()
+        waiting.register(descriptor, event)
+        while True:
+            left = self._deadline - time.monotonic()
+            if waiting.poll(1000 * max(0.0, min(left, _LOOK_EVERY))):
+                return
+            if left <= 0:
+                raise _HurriedError
 
     def _end(self) -> str:
         """Wait for the child's end and say how it ended."""
         child, self._child = self._child, None
         if child is None:
             return "is gone"
-        with child:
-            assert child.stdin is not None
-            with contextlib.suppress(BrokenPipeError):
-                child.stdin.close()
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.close()
+        left = self._deadline - time.monotonic()
+        try:
+            child.wait(None if left == float("inf") else max(left, _END_SECONDS))
+        except subprocess.TimeoutExpired:
+            # Where a disk holds it not even this ends it; whoever comes after us reaps it.
+            child.kill()
+            return "does not end"
+        finally:
+            child.stdout.close()
         if child.returncode < 0:
             return f"was ended by {signal.Signals(-child.returncode).name}"
         return f"ended with {child.returncode}"
@@ -131,7 +185,7 @@ class Follower:
 def _start(archive: Archive) -> subprocess.Popen[bytes]:
     # The modules are found where we found them, however that came about.
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    return subprocess.Popen(
+    child = subprocess.Popen(
         [
             *(sys.executable, "-P", "-m", "casfs.follower"),
             *(archive.roots.cas, archive.roots.manifests, archive.index_path),
@@ -139,8 +193,12 @@ def _start(archive: Archive) -> subprocess.Popen[bytes]:
         env={**os.environ, "PYTHONPATH": path},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        bufsize=0,
         process_group=0,
     )
+    assert child.stdin is not None
+    os.set_blocking(child.stdin.fileno(), False)
+    return child
 
 
 def main(cas: str, manifests: str, index_path: str) -> int:
@@ -152,27 +210,44 @@ def main(cas: str, manifests: str, index_path: str) -> int:
     os.nice(_NICE)
     # The parent says what is wrong, from the answers.
     logging.disable(logging.WARNING)
-    archive: Archive | None = None
+    roots = Roots(cas, manifests)
     mirror: Mirror | None = None
     sampler: Sampler | None = None
     for line in sys.stdin.buffer:
         request = msgspec.json.decode(line, type=_Request)
         try:
-            archive = archive or Archive(Roots(cas, manifests), index_path=index_path)
-            mirror = mirror or archive.mirror()
+            mirror = mirror or _mirror(roots, index_path)
             answer = _Answer(mirror.step(request.places), mirror.trouble)
         except CasfsError as error:
             answer = _Answer(0, error.message)
         sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
         sys.stdout.buffer.flush()
-        if request.payloads and archive is not None:
-            sampler = sampler or Sampler(archive)
+        if request.payloads and mirror is not None:
+            sampler = sampler or _sampler(roots, index_path)
             sampler.derive(request.payloads)
     if sampler is not None:
         sampler.close()
     if mirror is not None:
         mirror.close()
     return 0
+
+
+def _mirror(roots: Roots, index_path: str) -> Mirror:
+    """Return what `casfs.archive.Archive.mirror` would; what it takes to write is not loaded."""
+    from casfs.heads import KnownHeads
+    from casfs.index.mirror import Mirror
+    from casfs.roots import recognise
+
+    store = recognise(roots).store
+    return Mirror(index_path, roots.manifests, store, head_of=KnownHeads(roots.cas).of)
+
+
+def _sampler(roots: Roots, index_path: str) -> Sampler:
+    """Return who derives sample tables: nobody needs one, nor its libraries, before media come."""
+    from casfs.archive import Archive
+    from casfs.recordings.sampling import Sampler
+
+    return Sampler(Archive(roots, index_path=index_path))
 
 
 if __name__ == "__main__":

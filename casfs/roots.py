@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import uuid
 
 import msgspec
@@ -254,7 +253,7 @@ def _add_feature(root: str, features: list[str]) -> None:
 
 def _folds_case(directory: str) -> bool:
     """Say whether the filesystem takes two names that differ by case for one."""
-    name = f"Probe-{secrets.token_hex(4)}"
+    name = f"Probe-{os.urandom(4).hex()}"
     path = os.path.join(directory, name)
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     try:

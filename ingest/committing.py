@@ -1,15 +1,17 @@
 """Between the network and the disk: deliveries queue here, a worker thread keeps them.
 
 Whatever has queued while one batch was being made durable goes into the next, so syncs are shared
-more the busier it is. Small groups of a fast track wait in the queue for others of their track, to
-be committed together (`ingest.coalescing`). The queue is bounded in bytes: a slow disk makes the
-recorder, and through it the relay, wait. A failing disk is tried again and again with the same
-batch; nothing that has come is let go.
+more the busier it is; while groups come without a pause, batches begin some tens of milliseconds
+apart, for the sake of that. Small groups of a fast track wait in the queue for others of their
+track, to be committed together (`ingest.coalescing`). The queue is bounded in bytes: a slow disk
+makes the recorder, and through it the relay, wait. A failing disk is tried again and again with the
+same batch; nothing that has come is let go.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,8 @@ _LOG = logging.getLogger(__name__)
 _BATCH_GROUPS = 64
 _BATCH_BYTES = 32 << 20
 _BATCH_MOST = 1 << 14
+_GATHERED = 0.08
+"""Seconds from the beginning of one batch to that of the next, unless that is full before."""
 _MIRROR_SECONDS = 0.3
 _TROUBLE_SECONDS = 5.0
 
@@ -61,6 +65,8 @@ class CommitQueue:
         self._small_bytes: dict[str, int] = {}
         """Of the small groups that came since the last step, by track."""
         self._bytes = 0
+        self._next = -math.inf
+        """When the next batch may begin although it is not full."""
         self._changed = trio.Event()
         self._committed = trio.Event()
         self._closed = False
@@ -150,6 +156,11 @@ class CommitQueue:
             self._queue.popleft()
             self._committed.set()
             return
+        now = trio.current_time()
+        if now < self._next and not self._is_full():
+            await self._wait(self._next - now)
+            return
+        self._next = now + _GATHERED
         batch, held, until = self._next_batch()
         if len(held) == len(batch):
             await self._wait(until - trio.current_time())
@@ -165,6 +176,14 @@ class CommitQueue:
         self._state.pending_groups -= len(batch) - len(held)
         self._committed.set()
         self._signal()
+
+    def _is_full(self) -> bool:
+        """Say whether there is no use in waiting for more to share a batch."""
+        return (
+            self._closed
+            or self._bytes >= min(_BATCH_BYTES, self._most_bytes)
+            or self._state.pending_groups >= _BATCH_GROUPS
+        )
 
     def _next_batch(self) -> tuple[list[Queued], set[int], float]:
         """Return the deliveries to hand over, which of them go on waiting, and until when."""

@@ -7,15 +7,14 @@ import sys
 from typing import TYPE_CHECKING
 
 import trio
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from ingest.quic import printable
 from ingest.rates import Rates
 
 if TYPE_CHECKING:
+    from rich.console import Console, Group, RenderableType
+    from rich.text import Text
+
     from ingest.state import RecorderState, TrackState
 
 _TERMINAL_SECONDS = 0.5
@@ -26,8 +25,11 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 async def show_recorder(state: RecorderState) -> None:
     """Show ``state`` until cancelled. When nobody can see it any more, that ends no recorder."""
     with contextlib.suppress(OSError, ValueError):
-        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-        if console.is_terminal:
+        if sys.stderr.isatty():
+            # What draws is imported where somebody looks, by no recorder that runs unseen.
+            from rich.console import Console
+
+            console = Console(stderr=True, highlight=False, markup=False, emoji=False)
             await _show_table(state, console)
         else:
             await _show_lines(state)
@@ -61,6 +63,8 @@ def troubles(state: RecorderState) -> list[str]:
 
 
 async def _show_table(state: RecorderState, console: Console) -> None:
+    from rich.live import Live
+
     rates = Rates(trio.current_time)
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
@@ -85,6 +89,10 @@ async def _show_lines(state: RecorderState) -> None:
 
 def render(state: RecorderState, rates: Rates) -> Group:
     """Return the live picture of a recorder."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
     title = Text(f"{printable(state.broadcast)}: {state.status}", style="bold")
     title.append(f"  {state.relay} {state.protocol}".rstrip(), style="dim")
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -113,6 +121,8 @@ def _activity(track: TrackState) -> str:
 
 
 def _notable(count: int) -> Text:
+    from rich.text import Text
+
     return Text(str(count), style="yellow" if count else "")
 
 

@@ -110,8 +110,7 @@ class Fetcher:
         except httpx.TimeoutException:
             raise DirectoryError("it does not answer in time") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            reason = type(error).__name__
-            raise DirectoryError(f"it cannot be asked ({reason})") from None
+            raise DirectoryError(f"it cannot be asked: {_why(error)}") from None
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         listing = self._read(body, plain=kind == "text/plain")
         self._conditions = {
@@ -180,3 +179,15 @@ def with_relay(listing: Listing, relay: str | None) -> Listing:
             entry if entry.relays else replace(entry, relays=(relay,)) for entry in listing.listed
         ),
     )
+
+
+def _why(error: BaseException) -> str:
+    """Say what was wrong, in the words of whoever knew it first; never what the server sent."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not accepted: {cause.verify_message}"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__

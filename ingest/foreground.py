@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from casfs.errors import ConnectError, NotFoundError, WriterLockedError
 from casfs.follower import Follower
 from casfs.names import name_bytes
 from ingest.display import show_recorder
+from ingest.early_stop import EarlyStop, StoppedEarlyError
 from ingest.moq.negotiation import offer
 from ingest.notifying import keep_notifying, say_stopping
 from ingest.parent import check_stdin, sleep_or_stdin_closed, stdin_closed
@@ -28,9 +30,13 @@ if TYPE_CHECKING:
 
     from casfs.archive import Archive, BroadcastWriter
 
+_LOG = logging.getLogger(__name__)
+
 _DURATION = "the duration is over"
 _ORPHANED = "standard input was closed"
 _LOCK_EVERY = 0.25
+_INDEX_SECONDS = 30.0
+"""What the index may take once the end has begun: its disk may hang, and it can be made anew."""
 
 
 class ForegroundOptions(Struct, frozen=True):
@@ -74,17 +80,25 @@ def record_in_foreground(
         check_stdin()
     state = RecorderState(broadcast=options.broadcast, relay=origin)
     spare_the_collector()
-    with contextlib.closing(Follower(archive)) as mirror:
+    early = EarlyStop()
+    with contextlib.closing(Follower(archive)) as mirror, early.heed():
         with contextlib.ExitStack() as held:
-            writer = _writer(archive, options.broadcast, origin, run, held)
+            try:
+                writer = _writer(archive, options.broadcast, origin, run, held)
+                early.looping = True
+            except StoppedEarlyError as stop:
+                _LOG.warning("ended by %s before it began to record", stop)
+                writer = None
             if writer is None:
                 return state
             writer.on_commit = mirror.note
             recorder = Recorder(options, writer, mirror, state)
             try:
-                writer.stop_reason = trio.run(_run, recorder, state, writer, run)
+                writer.stop_reason = trio.run(_run, recorder, state, writer, mirror, run, early)
             finally:
+                early.ending = True
                 places = writer.places
+        mirror.hurry(_INDEX_SECONDS)
         mirror.step(places)
         state.index_trouble = mirror.trouble
     if run.duration is not None and not state.groups and writer.stop_reason == _DURATION:
@@ -114,29 +128,34 @@ def _writer(
 
 
 async def _run(
-    recorder: Recorder, state: RecorderState, writer: BroadcastWriter, run: ForegroundOptions
+    recorder: Recorder,
+    state: RecorderState,
+    writer: BroadcastWriter,
+    mirror: Follower,
+    run: ForegroundOptions,
+    early: EarlyStop,
 ) -> str:
     """Run the recorder and return why it ended."""
     reason = "stopped"
     failure: BaseException | None = None
 
-    async def watch_signals(signals: AsyncIterator[int]) -> None:
+    def end(why: str) -> None:
         nonlocal reason
+        reason = why
+        mirror.hurry(_INDEX_SECONDS)
+        recorder.stop()
+
+    async def watch_signals(signals: AsyncIterator[int]) -> None:
         async for number in signals:
-            reason = signal.Signals(number).name
-            recorder.stop()
+            end(signal.Signals(number).name)
 
     async def watch_time(seconds: float) -> None:
-        nonlocal reason
         await trio.sleep(seconds)
-        reason = _DURATION
-        recorder.stop()
+        end(_DURATION)
 
     async def watch_stdin() -> None:
-        nonlocal reason
         await stdin_closed()
-        reason = _ORPHANED
-        recorder.stop()
+        end(_ORPHANED)
 
     archive = writer.archive
     reporter = Reporter(state, writer.recorder)
@@ -155,6 +174,8 @@ async def _run(
                 nursery.start_soon(watch_time, run.duration)
             if run.stop_with_stdin:
                 nursery.start_soon(watch_stdin)
+            if early.noted:
+                end(early.noted)
             try:
                 await recorder.run()
             except Exception as error:  # noqa: BLE001  raised again below, outside the nursery

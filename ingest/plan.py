@@ -46,6 +46,7 @@ class Plan(Struct, frozen=True):
     expiry: ExpireWhenShort
     metrics: tuple[str, int] | None = None
     metrics_file: str | None = None
+    log_format: str = "text"
 
 
 def plan_of(loaded: Loaded) -> Plan:
@@ -105,7 +106,18 @@ def plan_of(loaded: Loaded) -> Plan:
         expiry=settings.expire_when_short,
         metrics=None if auto.metrics is None else loopback_address(auto.metrics),
         metrics_file=auto.metrics_file,
+        log_format=auto.log_format,
     )
+
+
+def needs_a_start(begun: Plan, now: Plan) -> list[str]:
+    """Return the settings, but for the roots, that a supervisor takes up at its start alone."""
+    found = {
+        "metrics": begun.metrics != now.metrics,
+        "metrics-file": begun.metrics_file != now.metrics_file,
+        "log-format": begun.log_format != now.log_format,
+    }
+    return [name for name, differs in found.items() if differs]
 
 
 def loopback_address(text: str) -> tuple[str, int]:
@@ -114,7 +126,8 @@ def loopback_address(text: str) -> tuple[str, int]:
     host = host.strip("[]")
     if host == "localhost":
         host = "127.0.0.1"
-    if not (host.startswith("127.") or host == "::1") or not port.isdigit():
+    is_port = port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16
+    if not (host.startswith("127.") or host == "::1") or not is_port:
         raise ConfigError(
             f"metrics cannot be served at {text!r}",
             advice="give a loopback address such as 127.0.0.1:9464; nothing there is protected",

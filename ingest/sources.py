@@ -1,6 +1,6 @@
 """Where broadcasts are listed: each source is a task that tells what it lists, for ever.
 
-A source that fails says so and tries again, later each time, at most every five minutes or its own
+A source that fails says so and tries again, later each time, at most a minute or its own
 interval; what it listed last stands meanwhile.
 """
 
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-_MOST_DELAY = 300.0
+_MOST_DELAY = 60.0
+"""Seconds: what relays remember for who comes late, more or less. Who begins then loses nothing."""
 _JITTER = 0.1
 
 

@@ -28,7 +28,7 @@ from casfs.recorders import (
 from casfs.systemd import notify
 from ingest.directory import Listed
 from ingest.notifying import keep_notifying, say_stopping
-from ingest.plan import Plan, plan_of
+from ingest.plan import Plan, needs_a_start, plan_of
 from ingest.sources import SourceState, follow_relay, poll_directory, shown_directory, shown_relay
 from ingest.supervision import Phase, Start, Stop, Supervision
 from ingest.timesync import wait_for_clock
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from casfs.config import Loaded
+    from casfs.roots import Roots
     from ingest.directory import Listing
 
 _LOG = logging.getLogger(__name__)
@@ -64,13 +65,35 @@ def supervise(load: Callable[[], Loaded]) -> None:
 
 async def _supervise(supervisor: Supervisor) -> None:
     roots = supervisor.archive.roots
-    with trio.move_on_after(_LOCK_PATIENCE):
-        # The one before us may be on its way out.
-        while await trio.to_thread.run_sync(is_supervised, roots):  # noqa: ASYNC110  a file
-            await trio.sleep(_TICK)
+    if not await _wait_for_the_one_before(roots):
+        return
     with lock_supervisor(roots):
         sweep_reports(roots)
         await supervisor.run()
+
+
+async def _wait_for_the_one_before(roots: Roots) -> bool:
+    """Wait while another supervisor runs, but not for ever: it may be on its way out.
+
+    False: we were asked to end meanwhile.
+    """
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            asked = False
+
+            async def watch_signals() -> None:
+                nonlocal asked
+                number = await anext(aiter(signals))
+                asked = True
+                _LOG.warning("ended by %s before it began", signal.Signals(number).name)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch_signals)
+            with trio.move_on_after(_LOCK_PATIENCE):
+                while await trio.to_thread.run_sync(is_supervised, roots):  # noqa: ASYNC110  a file
+                    await trio.sleep(_TICK)
+            nursery.cancel_scope.cancel()
+    return not asked
 
 
 class Supervisor:
@@ -90,6 +113,7 @@ class Supervisor:
         self.sources: dict[str, SourceState] = {}
         self.workers: dict[str, Worker] = {}
         self.status = "starting"
+        self._begun_with = plan
         self._load = load
         self._start = start
         self._wake = trio.Event()
@@ -273,7 +297,7 @@ class Supervisor:
     def _reload(self, nursery: trio.Nursery) -> None:
         """Read the settings again. Bad ones change nothing; recordings that run go on as they are.
 
-        The roots stay what they were until a new start.
+        The roots stay what they were until a new start, and metrics where they were.
         """
         notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         with contextlib.ExitStack() as finally_:
@@ -284,8 +308,17 @@ class Supervisor:
                 _LOG.error("the settings stay as they were: %s", error)
                 return
             if plan.roots != self.plan.roots:
-                _LOG.error("the settings stay as they were: other roots need a new start")
+                _LOG.error(
+                    "the settings stay as they were: cas-root and manifest-root change only with a"
+                    " new start (systemctl restart), which interrupts every recording"
+                )
                 return
+            for name in needs_a_start(self._begun_with, plan):
+                _LOG.warning(
+                    "%s: what the settings say now holds after a new start (systemctl restart);"
+                    " until then it stays as it was",
+                    name,
+                )
             self.plan = plan
             self.supervision.configure(plan.policy, trio.current_time())
             if self.status == "running":

@@ -12,11 +12,14 @@ import re
 import ssl
 from datetime import UTC, datetime
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
-from cryptography import x509
 from msgspec import Struct
 
 from casfs.errors import CertificateError, ConfigError
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 _SHA256_DIGITS = re.compile(r"[0-9a-f]{64}")
 
@@ -114,6 +117,9 @@ def flaw_of(certificate: bytes, host: str) -> str:
     Empty when it could be: then it is the chain to a root that fails. For messages alone: what is
     accepted is decided in the handshake.
     """
+    # It is large, and wanted when something is wrong (or by aioquic, which has it anyhow).
+    from cryptography import x509
+
     try:
         parsed = x509.load_der_x509_certificate(certificate)
         names = _names_of(parsed)
@@ -131,6 +137,8 @@ def flaw_of(certificate: bytes, host: str) -> str:
 
 def _names_of(certificate: x509.Certificate) -> list[str]:
     """Return the hosts that a certificate is for."""
+    from cryptography import x509
+
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
@@ -148,6 +156,8 @@ def _covers(name: str, host: str) -> bool:
 
 
 def _check_ca_file(path: str) -> None:
+    from cryptography import x509
+
     try:
         with open(path, "rb") as file:
             x509.load_pem_x509_certificates(file.read())

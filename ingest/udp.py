@@ -20,8 +20,11 @@ _UDP_GRO = 104
 _LARGEST_READ = 65535
 _BATCH_BYTES = 1 << 20
 _ANCILLARY_SPACE = 64
+_SO_RCVBUFFORCE = 33
+"""From asm-generic/socket.h, likewise."""
 _RECEIVE_BUFFER = 8 << 20
-"""Bytes we ask the kernel for (it grants up to net.core.rmem_max): a second at 64 Mbit/s."""
+"""Bytes we ask the kernel for (it grants up to net.core.rmem_max, and all of it to whoever has
+CAP_NET_ADMIN): a second at 64 Mbit/s."""
 
 
 class Address(NamedTuple):
@@ -57,7 +60,10 @@ class UdpEndpoint:
         self._socket = socket.socket(address.family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
             self._socket.setblocking(False)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+            try:
+                self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+            except PermissionError:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
             with contextlib.suppress(OSError):  # an older kernel: one datagram a call
                 self._socket.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
             self._socket.connect(address.where)

@@ -1,8 +1,9 @@
 """tools/mount-trial: hard use of a real mount while groups are committed beneath it.
 
 fio reads and checks at random places, stress-ng lists, stats and opens, a walker reads every file
-that appears and compares it with its digest; the mount is killed in between and mounted again. It
-ends with 0 if nobody met an error, a wrong byte or a descriptor that was left open.
+that appears and compares it with its digest, files are opened and closed thousands of times; the
+mount is killed in between and mounted again. It ends with 0 if nobody met an error, a wrong byte or
+a descriptor that was left open.
 
 fio and stress-ng are Debian packages of these names; without them their part is left out, aloud.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -90,6 +92,24 @@ class Trial:
                         self.faults.append(f"{path} is not what its digest says")
                     self.read += 1
 
+    def open_and_close(self, process: subprocess.Popen[bytes], times: int) -> None:
+        """Open files over and over: the mount may not gather descriptors."""
+        _say(f"opening and closing {times} files")
+        descriptors = Path(f"/proc/{process.pid}/fd")
+        paths = sorted((self.mountpoint / "broadcasts").rglob("e*.m4s"))
+        committed, before = self.committed, len(list(descriptors.iterdir()))
+        for _, path in zip(range(times), itertools.cycle(paths), strict=False):
+            with path.open("rb") as file:
+                file.read(1)
+        # Each object stays open for the next reader, once, also those that came meanwhile.
+        most = before + len(paths) + self.committed - committed
+        deadline = time.monotonic() + _READY_SECONDS
+        while (now := len(list(descriptors.iterdir()))) > most and time.monotonic() < deadline:
+            time.sleep(0.05)
+        _say(f"{now} descriptors open in the mount")
+        if now > most:
+            self.faults.append(f"{now} descriptors are open, {before} were before")
+
     def run(self, command: Sequence[str], seconds: float) -> None:
         """Run a program on the mount; its failure is a fault."""
         if shutil.which(command[0]) is None:
@@ -136,11 +156,12 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="of each program (60)")
     parser.add_argument("--kills", type=int, default=3, help="how often the mount is killed (3)")
+    parser.add_argument("--opens", type=int, default=10_000, help="of files (10000)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mount-trial-") as name:
         trial = Trial(Path(name))
         try:
-            faults = _try(trial, arguments.seconds, arguments.kills)
+            faults = _try(trial, arguments.seconds, arguments.kills, arguments.opens)
         finally:
             while mounts_at(str(trial.mountpoint)):
                 unmount(str(trial.mountpoint))
@@ -150,17 +171,16 @@ def main() -> int:
     return 1 if faults else 0
 
 
-def _try(trial: Trial, seconds: float, kills: int) -> list[str]:
+def _try(trial: Trial, seconds: float, kills: int, opens: int) -> list[str]:
     with trial.ingest():
         with trial.mounted() as process:
             while trial.committed <= _LARGE_EVERY:
                 time.sleep(0.1)
             trial.walk()
-            descriptors = Path(f"/proc/{process.pid}/fd")
             for command in _programs(trial.mountpoint, seconds):
                 trial.run(command, seconds)
             trial.walk()
-            _say(f"{len(list(descriptors.iterdir()))} descriptors open in the mount")
+            trial.open_and_close(process, opens)
         for _ in range(kills):
             with trial.mounted() as process:
                 walker = threading.Thread(target=_walk_until_killed, args=(trial,))

@@ -13,6 +13,7 @@ from casfs.cli.output import print_json, say
 from casfs.cli.settings_options import written
 from casfs.config import Settings, load
 from casfs.config.entries import entries
+from casfs.errors import ConfigError
 
 if TYPE_CHECKING:
     from casfs.config import Loaded
@@ -72,21 +73,26 @@ def check_command(file: str) -> None:
       casfs config check /etc/casfs/config.toml
     """
     loaded = load({}, {}, file)
-    for name in ("directory", "announced_by", "relay_url"):
-        _check_urls(name, getattr(loaded.settings.auto_archive, name))
+    for key in ("directory", "announced-by", "relay-url", "metrics"):
+        value = getattr(loaded.settings.auto_archive, key.replace("-", "_"))
+        name = f"auto-archive.{key}"
+        try:
+            _check_addresses(key, value)
+        except ConfigError as error:
+            where = loaded.origins[name].where
+            raise ConfigError(f"{where}: {name}: {error.message}", advice=error.advice) from None
     say(f"{file} is sound")
 
 
-def _check_urls(_name: str, value: object) -> None:
+def _check_addresses(key: str, value: object) -> None:
     from ingest.directory import check_source_url
+    from ingest.plan import loopback_address
     from ingest.relay_url import parse_relay_url
 
-    urls = value if isinstance(value, tuple) else () if value is None else (value,)
-    for url in urls:
-        if _name == "directory":
-            check_source_url(url)
-        else:
-            parse_relay_url(url)
+    checks = {"directory": check_source_url, "metrics": loopback_address}
+    values = value if isinstance(value, tuple) else () if value is None else (value,)
+    for one in values:
+        checks.get(key, parse_relay_url)(one)
 
 
 def _values(loaded: Loaded) -> dict[str, object]:

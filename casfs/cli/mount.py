@@ -12,7 +12,7 @@ import trio
 from casfs.cli import daemon
 from casfs.cli.options import RootFlags, pass_roots
 from casfs.mount import ArchiveView, MountOptions, Verification, serve
-from casfs.recordings import open_recordings
+from casfs.recordings.opening import open_recordings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 import click
 from msgspec import Struct
 
-from casfs.archive import Archive
+from casfs.cli.quantities import Quantity
 from casfs.config import Loaded, Settings, load
 from casfs.errors import ConfigError
 from casfs.objects.syncing import STRATEGIES
@@ -18,6 +18,8 @@ from casfs.timestamps import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from casfs.archive import Archive
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,6 +56,9 @@ class RootFlags(Struct, frozen=True):
 
         ``sync_strategy``: as given to a command that writes objects (`sync_strategy_option`).
         """
+        # Not for those who only ask for help, or what the settings are.
+        from casfs.archive import Archive
+
         settings = self.settings(sync_strategy=sync_strategy)
         return Archive(
             settings.roots(), index_path=settings.index, sync_strategy=settings.sync_strategy
@@ -118,38 +123,27 @@ sync_strategy_option = click.option(
 """An option of the commands that write objects."""
 
 
-class Duration(click.ParamType[float]):
+class Duration(Quantity[float]):
     """A span of time: ``90``, ``90s``, ``15m``, ``2h``, ``7d``; gives seconds."""
 
     name = "duration"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the seconds that ``value`` says."""
-        if isinstance(value, float):
-            return value
-        try:
-            return parse_duration(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+    kind = float
+    read = staticmethod(parse_duration)
 
 
-class Instant(click.ParamType[int]):
+def _instant(text: str) -> int:
+    try:
+        return parse_time(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no time such as 2026-11-22T13:00:00Z") from None
+
+
+class Instant(Quantity[int]):
     """An RFC 3339 time such as ``2026-11-22T13:00:00Z``; gives nanoseconds UTC."""
 
     name = "time"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        """Return the instant that ``value`` names."""
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_time(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no time such as 2026-11-22T13:00:00Z", param, ctx)
+    kind = int
+    read = staticmethod(_instant)
 
 
 def parse_range(text: str) -> tuple[int, int]:

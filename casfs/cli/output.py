@@ -10,13 +10,13 @@ import sys
 from typing import TYPE_CHECKING
 
 import msgspec
-from rich.console import Console
 
 from casfs.capacity import inode_warning
 from casfs.errors import storage_error
 
 if TYPE_CHECKING:
     from msgspec import Struct
+    from rich.console import Console
     from typing_extensions import Buffer
 
     from casfs.roots import Roots
@@ -115,6 +115,8 @@ def printable(name: str) -> str:
 
 def progress_console() -> Console:
     """Return the console for progress: stderr, plain when that is no terminal."""
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False)
 
 

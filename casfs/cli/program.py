@@ -10,25 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from casfs import __version__
-from casfs.cli.archive import archive_command
-from casfs.cli.auto_archive import auto_archive_command
-from casfs.cli.broadcasts import broadcasts_command
-from casfs.cli.cat import cat_command
-from casfs.cli.collect import collect_command, restore_command
-from casfs.cli.config import config_group
-from casfs.cli.expire import expire_command
-from casfs.cli.export import export_command
-from casfs.cli.import_ import import_command
-from casfs.cli.index import index_group
-from casfs.cli.init import init_command
-from casfs.cli.ls import ls_command
-from casfs.cli.mount import mount_command
+from casfs.cli.deferred import DeferredCommand
 from casfs.cli.options import root_options
 from casfs.cli.output import CurrentStderrHandler, ReaderGoneError, guard_output
-from casfs.cli.show import show_command
-from casfs.cli.stats import stats_command
-from casfs.cli.status import status_command
-from casfs.cli.verify import verify_command
 from casfs.errors import CasfsError
 
 if TYPE_CHECKING:
@@ -75,15 +59,88 @@ def program(verbose: int) -> None:
     logging.getLogger("quic").setLevel(logging.ERROR)
 
 
-for _command in (
-    *(init_command, broadcasts_command, archive_command, auto_archive_command, status_command),
-    *(verify_command, ls_command, cat_command),
-    *(show_command, export_command, import_command, stats_command),
-    *(expire_command, collect_command, restore_command),
-    *(mount_command, index_group, config_group),
-):
-    program.add_command(_command)
-program.add_command(archive_command, "wt-archive")
+_COMMANDS = {
+    "archive": (
+        "archive:archive_command",
+        "Record a broadcast from a MoQ relay until it is told to stop.",
+    ),
+    "auto-archive": (
+        "auto_archive:auto_archive_command",
+        "Record every broadcast that a directory lists, for as long as it is on air.",
+    ),
+    "broadcasts": (
+        "broadcasts:broadcasts_command",
+        "List the broadcasts that a relay announces.",
+    ),
+    "cat": (
+        "cat:cat_command",
+        "Write the groups of a TRACK, in order, or one object given by its hash, to stdout.",
+    ),
+    "collect": (
+        "collect:collect_command",
+        "Take objects off the disk that only expired hours need: first into a trash.",
+    ),
+    "config": (
+        "config:config_group",
+        "Look at the settings: casfs config show, casfs config check.",
+    ),
+    "expire": (
+        "expire:expire_command",
+        "Decide which hours need not be kept any longer; they do not show any more then.",
+    ),
+    "export": (
+        "export:export_command",
+        "Export groups of a BROADCAST to the new directory or MP4 file TARGET.",
+    ),
+    "import": (
+        "import_:import_command",
+        "Import a tree of objects and manifests, or plain files with --files.",
+    ),
+    "index": (
+        "index:index_group",
+        "Look after the index, a mirror of the manifests that can always be made anew.",
+    ),
+    "init": (
+        "init:init_command",
+        "Make an archive in two empty or new directories.",
+    ),
+    "ls": (
+        "ls:ls_command",
+        "List broadcasts and tracks; PATTERN is a broadcast's name or a glob.",
+    ),
+    "mount": (
+        "mount:mount_command",
+        "Show the archive at MOUNTPOINT, read-only and live, until it is unmounted.",
+    ),
+    "restore": (
+        "collect:restore_command",
+        "Bring expired hours back, with their objects from the trash.",
+    ),
+    "show": (
+        "show:show_command",
+        "Show one group of a TRACK, or one object given by its hash.",
+    ),
+    "stats": (
+        "stats:stats_command",
+        "Count objects, groups and bytes; PATTERN is a broadcast's name or a glob.",
+    ),
+    "status": (
+        "status:status_command",
+        "Show what every recorder of the archive last reported, and how long the disks will last.",
+    ),
+    "verify": (
+        "verify:verify_command",
+        "Read every manifest line and every object that they need, and report all damage.",
+    ),
+    "wt-archive": (
+        "archive:archive_command",
+        "Record a broadcast from a MoQ relay until it is told to stop.",
+    ),
+}
+"""Of each command: its module and name below `casfs.cli`, and the first sentence of its help."""
+
+for _name, (_place, _summary) in _COMMANDS.items():
+    program.add_command(DeferredCommand(_name, f"casfs.cli.{_place}", _summary))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

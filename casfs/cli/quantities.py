@@ -1,41 +1,47 @@
-"""Quantities as people write them on a command line: sizes and shares."""
+"""Quantities as people write them on a command line: sizes, shares, whatever else is parsed."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import click
 
 from casfs.quantities import parse_share, parse_size
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-class Size(click.ParamType[float]):
+N = TypeVar("N", int, float)
+
+
+class Quantity(click.ParamType[N], Generic[N]):
+    """A number that is written in some way; a default that is one already stays as it is."""
+
+    kind: type[N]
+    read: Callable[[str], N]
+    """Raises ValueError, which says what is wrong with the text."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> N:
+        """Return the number that ``value`` says."""
+        if isinstance(value, self.kind):
+            return value
+        try:
+            return self.read(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Size(Quantity[float]):
     """A number of bytes: ``65536``, ``500K``, ``50M``, ``2G`` (powers of 1000)."""
 
     name = "size"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the bytes that ``value`` says."""
-        if isinstance(value, float):
-            return value
-        try:
-            return parse_size(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+    kind = float
+    read = staticmethod(parse_size)
 
 
-class Share(click.ParamType[float]):
+class Share(Quantity[float]):
     """A part of a whole: ``5%`` or ``0.05``; gives a number above 0 and at most 1."""
 
     name = "share"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the share that ``value`` says."""
-        if isinstance(value, float):
-            return value
-        try:
-            return parse_share(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+    kind = float
+    read = staticmethod(parse_share)

@@ -14,8 +14,6 @@ import sqlite3
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Self
 
-from msgspec import Struct
-
 from casfs.digest import Digest
 from casfs.index import sequences
 from casfs.index.applying import JournalRows
@@ -23,13 +21,15 @@ from casfs.index.expiring import apply_expiries, forget_expiries
 from casfs.index.extents import EXTENT_COLUMNS, ExtentRow, extent_row
 from casfs.index.preparing import origin_of, prepare
 from casfs.index.replacement import replacement_lock
-from casfs.index.rows import BroadcastRow, GroupRow, TrackRow, TrackSummary
-from casfs.index.schema import (
-    SCHEMA_VERSION,
-    STATEMENTS,
-    create_same_tables,
-    create_tables,
+from casfs.index.rows import (
+    BroadcastRow,
+    EventRow,
+    GroupRow,
+    JournalRow,
+    TrackRow,
+    TrackSummary,
 )
+from casfs.index.schema import SCHEMA_VERSION, STATEMENTS, create_same_tables, create_tables
 from casfs.manifests.record import Line, Position, Record
 from casfs.timestamps import HOUR
 
@@ -51,29 +51,6 @@ _SHOWN = "g.current and not g.expired"
 _FROM_GROUPS = (
     f"select {EXTENT_COLUMNS}, {_SHOWN} from groups g join journals j on j.id = g.journal"
 )
-
-
-class JournalRow(Struct, frozen=True):
-    """A journal as far as it is applied."""
-
-    id: int
-    place: str
-    position: Position
-    track: TrackRow | None
-    """None for a broadcast's own journal."""
-    broadcast: BroadcastRow
-
-
-class EventRow(Struct, frozen=True):
-    """A record that is not a group."""
-
-    number: int
-    n: int
-    kind: str
-    time: int
-    """Nanoseconds UTC."""
-    body: str
-    """The record as JSON."""
 
 
 class Index:
@@ -146,15 +123,11 @@ class Index:
         With ``like``, an index of the same archive, its tables are copied, which is quicker.
         """
         connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        try:
-            if like is None:
-                create_tables(connection, store)
-            else:
-                create_same_tables(connection, store, like.select(STATEMENTS))
-            return cls(connection, None)
-        except BaseException:
-            connection.close()
-            raise
+        if like is None:
+            create_tables(connection, store)
+        else:
+            create_same_tables(connection, store, like.select(STATEMENTS))
+        return cls(connection, None)
 
     def close(self) -> None:
         """Close the file."""

@@ -11,18 +11,16 @@ import contextlib
 import itertools
 import logging
 import os
-import re
-import secrets
 import sqlite3
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from casfs.durable import create_locked, remove_unlocked
+from casfs.durable import create_locked
 from casfs.errors import CasfsError, storage_error
 from casfs.index.ahead import LINES, ReadAhead, ReadAheadError, start_reading
 from casfs.index.index import Index, IndexFault
-from casfs.index.replacement import replacement_lock
+from casfs.index.replacement import replacement_lock, sweep_unfinished_indexes
 from casfs.manifests.chain import JournalReader, PositionLostError
 from casfs.manifests.layout import JournalPlace, all_journals
 from casfs.manifests.plausible import implausible
@@ -161,7 +159,7 @@ def rebuild(
     Returns how many lines it holds. Writers that have the old one open notice and go over.
     Raises StorageError, IndexFault.
     """
-    beside = f"{path}.{os.getpid()}-{secrets.token_hex(4)}.new"
+    beside = f"{path}.{os.getpid()}-{os.urandom(4).hex()}.new"
     held = contextlib.ExitStack()
     try:
         sweep_unfinished_indexes(path)
@@ -190,26 +188,6 @@ def rebuild(
             _remove(beside)
         held.close()
     return total
-
-
-def sweep_unfinished_indexes(path: str) -> int:
-    """Remove what dead processes left of rebuilding the index at ``path``; return how many.
-
-    Raises OSError, IndexFault if its directory cannot be read.
-    """
-    directory, name = os.path.split(path)
-    pattern = re.compile(re.escape(name) + r"\.\d+(-[0-9a-f]{8})?\.new")
-    # Nobody may be between giving back the lock of a finished one and putting it in its place.
-    with replacement_lock(path, exclusive=True):
-        found = [
-            os.path.join(directory, one)
-            for one in os.listdir(directory or ".")
-            if pattern.fullmatch(one)
-        ]
-        return sum(
-            remove_unlocked(one, *(one + end for end in ("-wal", "-shm", "-journal")))
-            for one in found
-        )
 
 
 def open_or_rebuild(path: str, root: str, store: str, *, head_of: HeadOf = no_head) -> Index:

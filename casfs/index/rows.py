@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from casfs.digest import Digest
+from casfs.manifests.record import Position
 
 
 class BroadcastRow(Struct, frozen=True):
@@ -93,3 +94,26 @@ class GroupEntry(Struct, frozen=True, array_like=True, gc=False):
     size: int
     received_end: int
     complete: bool
+
+
+class JournalRow(Struct, frozen=True):
+    """A journal as far as it is applied."""
+
+    id: int
+    place: str
+    position: Position
+    track: TrackRow | None
+    """None for a broadcast's own journal."""
+    broadcast: BroadcastRow
+
+
+class EventRow(Struct, frozen=True):
+    """A record that is not a group."""
+
+    number: int
+    n: int
+    kind: str
+    time: int
+    """Nanoseconds UTC."""
+    body: str
+    """The record as JSON."""

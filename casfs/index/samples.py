@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 from msgspec import Struct
 
-from casfs.digest import Digest, digest_of
 from casfs.media.boxes import MalformedMediaError
 from casfs.media.descriptions import decode_description, encode_description
 from casfs.media.packing import pack_table, unpack_table
@@ -31,6 +30,8 @@ from casfs.media.samples import GroupSamples
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from casfs.digest import Digest
+    from casfs.index.payload_names import PayloadName
     from casfs.media.descriptions import SampleDescription
 
 SAMPLES_VERSION: Final = 1
@@ -41,8 +42,6 @@ SUFFIX: Final = "-samples"
 
 _LOG = logging.getLogger(__name__)
 _BUSY_SECONDS = 5.0
-_OBJECT_BYTES = 32
-_PART_BYTES = 8
 
 _TABLES = """
 -- One row a payload: a group, or adjacent groups of a run.
@@ -65,21 +64,6 @@ create table recordings (
     reason text not null      -- why there is none, or what it lacks, or empty
 ) without rowid;
 """
-
-
-class PayloadName(Struct, frozen=True, gc=False):
-    """Which payload, and what it is taken for."""
-
-    object: Digest
-    offset: int
-    size: int
-    track: str
-    init: Digest | None
-
-    def key(self) -> tuple[bytes, bytes]:
-        """Return the row's primary key."""
-        said = f"{self.offset} {self.size} {self.init or ''} {self.track}"
-        return bytes.fromhex(self.object), bytes.fromhex(digest_of(said.encode()))[:_PART_BYTES]
 
 
 class RecordingSizes(Struct, frozen=True):

@@ -174,9 +174,14 @@ class Fields:
 # Writing
 
 
+def header(kind: bytes, size: int) -> bytes:
+    """Return the header of a box of ``size`` bytes, with its header; it must stay below 4 GiB."""
+    return _HEADER.pack(size, kind)
+
+
 def box(kind: bytes, *parts: bytes) -> bytes:
     """Return a box of ``kind`` whose body is ``parts``; it must stay below 4 GiB."""
-    return b"".join((_HEADER.pack(_HEADER.size + sum(map(len, parts)), kind), *parts))
+    return b"".join((header(kind, _HEADER.size + sum(map(len, parts))), *parts))
 
 
 def full_box(kind: bytes, *parts: bytes, version: int = 0, flags: int = 0) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from operator import add, ne
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -29,6 +30,10 @@ _MAX_MDAT: Final = (1 << 31) - 1
 
 _DEFAULT_BASE_IS_MOOF: Final = 0x02_0000
 _RUN_FLAGS: Final = 0xF01  # data offset; duration, size, flags and composition offset of each
+_EMPTY_MOOF_BYTES: Final = 8 + 16  # with its mfhd
+_TRAF_BYTES: Final = 8 + 16 + 20  # with its tfhd and tfdt
+_TRUN_BYTES: Final = 20
+_SAMPLE_BYTES: Final = 16
 _SYNC: Final = 0x0200_0000  # sample_depends_on 2: on no other
 _NON_SYNC: Final = 0x0101_0000
 
@@ -59,6 +64,22 @@ def write_fragment(number: int, members: Sequence[FragmentMember]) -> Layout:
     Raises:
         MalformedMediaError: it would be larger than 2 GiB.
     """
+    builder, runs = _laid_out(members)
+    size = _moof_size(runs)
+    head = _moof(number, runs, size + _MDAT_HEADER)
+    assert len(head) == size
+    media = struct.pack(">I4s", _MDAT_HEADER + builder.size, b"mdat")
+    return builder.finish(head + media)
+
+
+def fragment_size(members: Sequence[FragmentMember]) -> int:
+    """Return how large the fragment of these payloads is; raises what `write_fragment` raises."""
+    builder, runs = _laid_out(members)
+    return _moof_size(runs) + _MDAT_HEADER + builder.size
+
+
+def _laid_out(members: Sequence[FragmentMember]) -> tuple[LayoutBuilder, dict[int, list[_Run]]]:
+    """Return the media of a fragment, and by track where the samples lie in it."""
     builder = LayoutBuilder()
     bases = lay_out([member.group for member in members], builder)
     if builder.size > _MAX_MDAT:
@@ -71,10 +92,7 @@ def write_fragment(number: int, members: Sequence[FragmentMember]) -> Layout:
                 runs.setdefault(place.track, []).append(
                     _Run(table, place.decode_time, place.skipped, positions, sizes)
                 )
-    empty = _moof(number, runs, 0)
-    head = _moof(number, runs, len(empty) + _MDAT_HEADER)
-    media = struct.pack(">I4s", _MDAT_HEADER + builder.size, b"mdat")
-    return builder.finish(head + media)
+    return builder, runs
 
 
 class _Run(Struct, frozen=True):
@@ -96,6 +114,22 @@ def _moof(number: int, runs: dict[int, list[_Run]], base: int) -> bytes:
             stretches = [stretch for part in run for stretch in _stretches(part, base)]
             fragments.append(box(b"traf", header, time, *stretches))
     return box(b"moof", full_box(b"mfhd", number.to_bytes(4, "big")), *fragments)
+
+
+def _moof_size(runs: dict[int, list[_Run]]) -> int:
+    """Return the bytes of what `_moof` returns, without making it: most of it is samples."""
+    fragments = sum(
+        _TRAF_BYTES + sum(map(_truns_size, run)) for own in runs.values() for run in _joined(own)
+    )
+    return _EMPTY_MOOF_BYTES + fragments
+
+
+def _truns_size(run: _Run) -> int:
+    """Return the bytes of what `_stretches` yields."""
+    samples = len(run.table) - run.skipped
+    ends = map(add, run.positions[run.skipped :], run.sizes[run.skipped :])
+    cuts = sum(map(ne, run.positions[run.skipped + 1 :], ends))
+    return _TRUN_BYTES * (cuts + 1) + _SAMPLE_BYTES * samples if samples else 0
 
 
 def _joined(runs: list[_Run]) -> Iterator[list[_Run]]:

@@ -130,7 +130,7 @@ class LayoutBuilder:
         self._overlay_positions.append(position)
         self._overlay_values.append(value)
 
-    def finish(self, head: bytes) -> Layout:
+    def finish(self, head: bytes | memoryview) -> Layout:
         """Return the layout of the file that begins with ``head``."""
         shift = len(head).__add__
         return Layout(

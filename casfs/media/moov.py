@@ -1,8 +1,8 @@
 """Writes the head of a flat MP4: ``ftyp`` and a ``moov`` with complete sample tables.
 
 Boxes of ISO/IEC 14496-12, sections 8.2 to 8.6. Each sample is a chunk of its own: in an archive of
-fragments nearly every one is, and `stsc` stays a line. Columns become box bodies as a whole; there
-is no object for a sample.
+fragments nearly every one is, and `stsc` stays a line. Columns become box bodies a stretch at a
+time: there is no object for a sample, and no second copy of a day's 60 MB.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from typing import TYPE_CHECKING, Final
+from itertools import chain
+from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
 
-from casfs.media.boxes import box, full_box, large_header
+from casfs.media.boxes import box, full_box, header, large_header
 from casfs.media.descriptions import Kind, SampleDescription
 from casfs.timestamps import NANOSECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 MOVIE_TIMESCALE: Final = 1_000_000
 """In which edits and the whole movie are told."""
@@ -32,6 +33,8 @@ _UNDETERMINED: Final = 0x55C4
 _ENABLED_IN_MOVIE: Final = 3
 _NORMAL_RATE: Final = 0x1_0000
 _MAX_OFFSET_32: Final = 1 << 32
+_STRETCH: Final = 1 << 16
+"""Values of a column that are written at once."""
 
 
 class Runs:
@@ -81,7 +84,7 @@ class MovieTrackTables(Struct, frozen=True, kw_only=True):
     edits: tuple[Edit, ...]
 
 
-def write_head(tracks: Sequence[MovieTrackTables], media_size: int, created: int) -> bytes:
+def write_head(tracks: Sequence[MovieTrackTables], media_size: int, created: int) -> memoryview:
     """Return everything before the media: ``ftyp``, ``moov`` and the header of the ``mdat``.
 
     ``media_size`` are the bytes of the ``mdat``'s body, ``created`` the recording's begin in
@@ -93,7 +96,7 @@ def write_head(tracks: Sequence[MovieTrackTables], media_size: int, created: int
         moov = _Moov(tracks, created, wide=wide)
         base = len(file_type) + moov.size + len(media_header)
         if wide or base + media_size < _MAX_OFFSET_32:
-            return b"".join([file_type, moov.write(base), media_header])
+            return _filled(base, chain((file_type,), moov.write(base), (media_header,)))
     raise AssertionError("64-bit offsets always suffice")
 
 
@@ -130,7 +133,7 @@ def write_init(tracks: Sequence[InitTrack]) -> bytes:
         for number in range(1, len(tracks) + 1)
     ]
     moov = _Moov(tables, 0, wide=False, extends=box(b"mvex", *extends))
-    return box(b"ftyp", b"iso6", bytes(4), b"iso6mp41") + moov.write(0)
+    return b"".join([box(b"ftyp", b"iso6", bytes(4), b"iso6mp41"), *moov.write(0)])
 
 
 class _Moov:
@@ -149,23 +152,18 @@ class _Moov:
         self._wide = wide
         self._created = max(0, created // NANOSECONDS + _MAC_EPOCH)
         self._head = self._movie_header()
-        self._traks = [self._trak(number, track) for number, track in enumerate(tracks, 1)]
-        width = 8 if wide else 4
-        self._offset_sizes = [16 + width * len(track.positions) for track in tracks]
-        content = len(self._head) + len(extends)
-        for parts, offsets in zip(self._traks, self._offset_sizes, strict=True):
-            content += _wrapped_size(parts, offsets)
-        self.size = 8 + content
+        self._traks = [
+            _Box(b"trak", self._trak(number, track)) for number, track in enumerate(tracks, 1)
+        ]
+        self.size = 8 + len(self._head) + sum(trak.size for trak in self._traks) + len(extends)
 
-    def write(self, base: int) -> bytes:
-        """Return the box; the ``mdat``'s body begins at ``base`` in the file."""
-        traks = []
-        for track, parts in zip(self._tracks, self._traks, strict=True):
-            offsets = array("Q" if self._wide else "I", map(base.__add__, track.positions))
-            name = b"co64" if self._wide else b"stco"
-            body = full_box(name, _word(len(offsets)), _big_endian(offsets))
-            traks.append(_wrap(parts, body))
-        return box(b"moov", self._head, *traks, self._extends)
+    def write(self, base: int) -> Iterator[bytes]:
+        """Yield the box in pieces; the ``mdat``'s body begins at ``base`` in the file."""
+        yield header(b"moov", self.size)
+        yield self._head
+        for trak in self._traks:
+            yield from trak.pieces(base)
+        yield self._extends
 
     def _movie_header(self) -> bytes:
         duration = max((_edited_duration(track) for track in self._tracks), default=0)
@@ -173,7 +171,7 @@ class _Moov:
         rest = struct.pack(">IHH8x", _NORMAL_RATE, 0x100, 0) + _MATRIX + bytes(24)
         return full_box(b"mvhd", times, rest, _word(len(self._tracks) + 1), version=1)
 
-    def _trak(self, number: int, track: MovieTrackTables) -> _TrakParts:
+    def _trak(self, number: int, track: MovieTrackTables) -> tuple[bytes | _Piece, ...]:
         video = track.kind is Kind.VIDEO
         first = track.descriptions[0]
         created = struct.pack(">QQ", self._created, self._created)
@@ -187,34 +185,91 @@ class _Moov:
         handler, name = (b"vide", b"Video\0") if video else (b"soun", b"Sound\0")
         reference = full_box(b"dref", _word(1), full_box(b"url ", flags=1))
         media = full_box(b"vmhd", bytes(8), flags=1) if video else full_box(b"smhd", bytes(4))
-        return _TrakParts(
-            track=full_box(b"tkhd", *head, version=1, flags=_ENABLED_IN_MOVIE)
-            + _edit_list(track.edits),
-            media=full_box(b"mdhd", created, length, language, version=1)
-            + full_box(b"hdlr", bytes(4), handler, bytes(12), name),
-            information=media + box(b"dinf", reference),
-            table=_sample_table(track),
+        information = media + box(b"dinf", reference)
+        table = _Box(b"stbl", _sample_table(track, wide=self._wide))
+        about = full_box(b"mdhd", created, length, language, version=1)
+        about += full_box(b"hdlr", bytes(4), handler, bytes(12), name)
+        return (
+            full_box(b"tkhd", *head, version=1, flags=_ENABLED_IN_MOVIE),
+            _edit_list(track.edits),
+            _Box(b"mdia", (about, _Box(b"minf", (information, table)))),
         )
 
 
-class _TrakParts(Struct, frozen=True):
-    """What stands in a ``trak`` and, nested, its ``mdia``, ``minf`` and ``stbl``."""
+class _Piece(Protocol):
+    """Something of a ``moov`` that is written piece by piece."""
 
-    track: bytes
-    media: bytes
-    information: bytes
-    table: bytes
+    @property
+    def size(self) -> int:
+        """Return its bytes."""
 
-
-def _wrap(parts: _TrakParts, offsets: bytes) -> bytes:
-    table = box(b"stbl", parts.table, offsets)
-    information = box(b"minf", parts.information, table)
-    return box(b"trak", parts.track, box(b"mdia", parts.media, information))
+    def pieces(self, base: int) -> Iterator[bytes]:
+        """Yield it; the ``mdat``'s body begins at ``base`` in the file."""
 
 
-def _wrapped_size(parts: _TrakParts, offsets: int) -> int:
-    contents = (parts.track, parts.media, parts.information, parts.table)
-    return offsets + sum(8 + len(content) for content in contents)
+class _Box(Struct, frozen=True):
+    """A box of boxes."""
+
+    kind: bytes
+    parts: tuple[bytes | _Piece, ...]
+
+    @property
+    def size(self) -> int:
+        return 8 + sum(len(part) if isinstance(part, bytes) else part.size for part in self.parts)
+
+    def pieces(self, base: int) -> Iterator[bytes]:
+        yield header(self.kind, self.size)
+        for part in self.parts:
+            if isinstance(part, bytes):
+                yield part
+            else:
+                yield from part.pieces(base)
+
+
+class _Column(Struct, frozen=True):
+    """A FullBox whose body is one number for each sample."""
+
+    kind: bytes
+    fields: bytes
+    """Before the numbers."""
+    values: array[int]
+    width: int
+    """Bytes of a number."""
+    from_media: bool = False
+    """The numbers count from the first byte of the media, in the box from that of the file."""
+
+    @property
+    def size(self) -> int:
+        return 12 + len(self.fields) + self.width * len(self.values)
+
+    def pieces(self, base: int) -> Iterator[bytes]:
+        yield header(self.kind, self.size) + bytes(4) + self.fields
+        code = "Q" if self.width == 8 else "I"
+        for start in range(0, len(self.values), _STRETCH):
+            values = self.values[start : start + _STRETCH]
+            if self.from_media:
+                values = array(code, map(base.__add__, values))
+            yield _big_endian(values)
+
+
+class _RunColumn(Struct, frozen=True):
+    """A FullBox whose body are pairs of count and value."""
+
+    kind: bytes
+    runs: Runs
+
+    @property
+    def size(self) -> int:
+        return 16 + 8 * len(self.runs.counts)
+
+    def pieces(self, base: int) -> Iterator[bytes]:  # noqa: ARG002
+        yield header(self.kind, self.size) + bytes(4) + _word(len(self.runs.counts))
+        for start in range(0, len(self.runs.counts), _STRETCH):
+            counts = self.runs.counts[start : start + _STRETCH]
+            pairs = array("I", bytes(8 * len(counts)))
+            pairs[::2] = counts
+            pairs[1::2] = array("I", self.runs.values[start : start + _STRETCH])
+            yield _big_endian(pairs)
 
 
 def _edited_duration(track: MovieTrackTables) -> int:
@@ -228,14 +283,17 @@ def _edit_list(edits: tuple[Edit, ...]) -> bytes:
     return box(b"edts", full_box(b"elst", _word(len(edits)), *entries, version=1))
 
 
-def _sample_table(track: MovieTrackTables) -> bytes:
-    """Return the boxes of the ``stbl`` but for the offsets."""
+def _sample_table(track: MovieTrackTables, *, wide: bool) -> tuple[bytes | _Piece, ...]:
+    """Return the boxes of the ``stbl``."""
     entries = [description.local_entry() for description in track.descriptions]
-    boxes = [full_box(b"stsd", _word(len(entries)), *entries), _run_box(b"stts", track.durations)]
+    boxes: list[bytes | _Piece] = [
+        full_box(b"stsd", _word(len(entries)), *entries),
+        _RunColumn(b"stts", track.durations),
+    ]
     if any(track.composition_offsets.values):
-        boxes.append(_run_box(b"ctts", track.composition_offsets))
+        boxes.append(_RunColumn(b"ctts", track.composition_offsets))
     if track.sync is not None:
-        boxes.append(full_box(b"stss", _word(len(track.sync)), _big_endian(track.sync)))
+        boxes.append(_Column(b"stss", _word(len(track.sync)), track.sync, 4))
     chunks = []
     chunk = 1
     for count, index in zip(
@@ -243,17 +301,26 @@ def _sample_table(track: MovieTrackTables) -> bytes:
     ):
         chunks.append(struct.pack(">III", chunk, 1, index))
         chunk += count
-    boxes.append(full_box(b"stsc", _word(len(chunks)), *chunks))
-    sizes = _big_endian(track.sizes)
-    boxes.append(full_box(b"stsz", _word(0), _word(len(track.sizes)), sizes))
-    return b"".join(boxes)
+    number = _word(len(track.sizes))
+    boxes += [
+        full_box(b"stsc", _word(len(chunks)), *chunks),
+        _Column(b"stsz", _word(0) + number, track.sizes, 4),
+        _Column(b"co64", number, track.positions, 8, from_media=True)
+        if wide
+        else _Column(b"stco", number, track.positions, 4, from_media=True),
+    ]
+    return tuple(boxes)
 
 
-def _run_box(kind: bytes, runs: Runs) -> bytes:
-    pairs = array("I", bytes(8 * len(runs.counts)))
-    pairs[::2] = runs.counts
-    pairs[1::2] = array("I", runs.values)
-    return full_box(kind, _word(len(runs.counts)), _big_endian(pairs))
+def _filled(size: int, pieces: Iterable[bytes]) -> memoryview:
+    """Return ``size`` bytes made of ``pieces``, which nobody can change any more."""
+    data = bytearray(size)
+    position = 0
+    for piece in pieces:
+        data[position : position + len(piece)] = piece
+        position += len(piece)
+    assert position == len(data) == size
+    return memoryview(data).toreadonly()
 
 
 def _word(value: int) -> bytes:

@@ -17,9 +17,12 @@ from __future__ import annotations
 
 import sys
 from array import array
+from functools import lru_cache
 from itertools import accumulate, groupby
 from operator import add, sub
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from msgspec import Struct
 
 from casfs.digest import Digest
 from casfs.media.boxes import MalformedMediaError
@@ -34,6 +37,9 @@ from casfs.media.samples import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    _Stored: TypeAlias = "tuple[tuple[int, int], ...] | _Distances"
+    """A column as it is stored: values and how often each is repeated, or distances."""
+
 VERSION: Final = 1
 
 _DIGEST_BYTES: Final = 32
@@ -43,6 +49,10 @@ _WIDTHS: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
 """Bytes of a distance -> type code of its array."""
 _MAX_NAL_UNITS: Final = 1 << 22
 _MAX_VARINT_BYTES: Final = 10
+
+_SHARED: Final = 4096
+"""Values in the longest column that tables share."""
+_SHARED_COLUMNS: Final = 512
 
 
 def pack_table(table: SampleTable) -> bytes:
@@ -85,12 +95,12 @@ def unpack_table(data: bytes) -> SampleTable:
         raise MalformedMediaError("a sample table without time or samples")
     if nal_units > _MAX_NAL_UNITS:
         raise MalformedMediaError(f"a sample table of {nal_units} NAL units")
-    gaps = reader.column(count)
+    gaps = _expand(reader.column(count), count)
     try:
-        sizes = array("I", reader.column(count))
-        durations = array("I", reader.column(count))
-        composition_offsets = array("i", reader.column(count))
-        sync = bytes(reader.column(count))
+        sizes = array("I", _expand(reader.column(count), count))
+        durations = _array("I", reader.column(count), count)
+        composition_offsets = _array("i", reader.column(count), count)
+        sync = _bytes(reader.column(count), count)
         ends = accumulate(map(add, gaps, sizes))
         offsets = array("I", map(sub, ends, sizes))
         codes = _read_start_codes(reader, count, nal_units) if nal_units else None
@@ -116,9 +126,9 @@ def unpack_table(data: bytes) -> SampleTable:
 
 
 def _read_start_codes(reader: _Reader, count: int, nal_units: int) -> StartCodes:
-    counts = array("I", reader.column(count))
-    sizes = array("I", reader.column(nal_units))
-    lengths = bytes(reader.column(nal_units))
+    counts = _array("I", reader.column(count), count)
+    sizes = array("I", _expand(reader.column(nal_units), nal_units))
+    lengths = _bytes(reader.column(nal_units), nal_units)
     if sum(counts) != nal_units or set(lengths) - {3, 4}:
         raise MalformedMediaError("a sample table whose start codes do not add up")
     return StartCodes(counts, sizes, lengths)
@@ -176,6 +186,14 @@ def _write_column(out: bytearray, values: Sequence[int]) -> None:
     out += runs if 1 < len(runs) < len(distances) else distances
 
 
+class _Distances(Struct, frozen=True):
+    """A column of distances from the least value, as it is stored."""
+
+    width: int
+    least: int
+    data: bytes
+
+
 class _Reader:
     """Reads integers and columns, and never past the end."""
 
@@ -193,10 +211,11 @@ class _Reader:
 
     def unsigned(self) -> int:
         value = 0
-        for place in range(_MAX_VARINT_BYTES):
-            byte = self.take(1)[0]
+        data = self._data[self.position : self.position + _MAX_VARINT_BYTES]
+        for place, byte in enumerate(data):
             value |= (byte & 0x7F) << 7 * place
             if byte < 0x80:
+                self.position += place + 1
                 return value
         raise MalformedMediaError("an integer that does not end")
 
@@ -204,28 +223,63 @@ class _Reader:
         value = self.unsigned()
         return -((value + 1) >> 1) if value & 1 else value >> 1
 
-    def column(self, count: int) -> Sequence[int]:
+    def column(self, count: int) -> _Stored:
+        """Take a column of so many values as it is stored."""
         mark = self.take(1)[0]
         if mark == _CONSTANT:
-            return [self.signed()] * count
+            return ((self.signed(), count),)
         if mark == _RUNS:
             return self._runs(count)
-        code = _WIDTHS.get(mark - 1)
-        if code is None:
+        if mark - 1 not in _WIDTHS:
             raise MalformedMediaError(f"a column of kind {mark}")
-        least = self.signed()
-        column = array(code, self.take(count * (mark - 1)))
-        if sys.byteorder == "big":
-            column.byteswap()
-        return column if least == 0 else [least + distance for distance in column]
+        return _Distances(mark - 1, self.signed(), self.take(count * (mark - 1)))
 
-    def _runs(self, count: int) -> Sequence[int]:
-        values: list[int] = []
+    def _runs(self, count: int) -> _Stored:
+        runs: list[tuple[int, int]] = []
+        values = 0
         for _ in range(self.unsigned()):
             value, repetitions = self.signed(), self.unsigned()
-            if repetitions > count - len(values):
+            values += repetitions
+            if values > count:
                 break
-            values += [value] * repetitions
-        if len(values) != count:
-            raise MalformedMediaError(f"a column of {len(values)} values for {count} samples")
-        return values
+            runs.append((value, repetitions))
+        if values != count:
+            raise MalformedMediaError(f"a column of {values} values for {count} samples")
+        return tuple(runs)
+
+
+def _expand(stored: _Stored, count: int) -> Sequence[int]:
+    """Return the values of a column."""
+    if not isinstance(stored, _Distances):
+        if len(stored) == 1:
+            return [stored[0][0]] * count
+        return [value for value, repetitions in stored for _ in range(repetitions)]
+    column = array(_WIDTHS[stored.width], stored.data)
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column if stored.least == 0 else [stored.least + distance for distance in column]
+
+
+def _array(code: str, stored: _Stored, count: int) -> array[int]:
+    """Return a column that other tables are likely to have too: they share one."""
+    return (
+        _shared_array(code, stored, count) if count <= _SHARED else _new_array(code, stored, count)
+    )
+
+
+def _bytes(stored: _Stored, count: int) -> bytes:
+    """Return a column of bytes that other tables are likely to have too."""
+    return _shared_bytes(stored, count) if count <= _SHARED else _new_bytes(stored, count)
+
+
+def _new_array(code: str, stored: _Stored, count: int) -> array[int]:
+    return array(code, _expand(stored, count))
+
+
+def _new_bytes(stored: _Stored, count: int) -> bytes:
+    return bytes(_expand(stored, count))
+
+
+# A day has a hundred thousand tables, with a handful of frame rates and orders of frames.
+_shared_array = lru_cache(_SHARED_COLUMNS)(_new_array)
+_shared_bytes = lru_cache(_SHARED_COLUMNS)(_new_bytes)

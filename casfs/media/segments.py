@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from casfs.media.descriptions import Kind
-from casfs.media.fragmented import FragmentMember, TablePlace, write_fragment
+from casfs.media.fragmented import FragmentMember, TablePlace, fragment_size
 from casfs.media.moov import InitTrack
 from casfs.media.timeline import EpochClock, PlacedTable, RecordedGroup, TrackKey
 from casfs.timestamps import NANOSECONDS
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from casfs.digest import Digest
     from casfs.media.descriptions import SampleDescription
-    from casfs.media.layout import Layout
 
 WINDOW: Final = 2 * NANOSECONDS
 """How much later than a segment's end something that belongs to it may come."""
@@ -68,17 +67,10 @@ class Segment(Struct, frozen=True):
     received: int
     """When its leading group came, nanoseconds since the Unix epoch."""
     members: tuple[FragmentMember, ...]
-    """The groups, without their sample tables: `layout` needs them again."""
+    """The groups, without their sample tables: `casfs.media.fragmented.write_fragment` needs them
+    again."""
     size: int
-    """Bytes."""
-
-    def layout(self, groups: Sequence[RecordedGroup]) -> Layout:
-        """Return what the segment's bytes are made of; ``groups`` are its members with tables."""
-        members = [
-            FragmentMember(group, member.places)
-            for group, member in zip(groups, self.members, strict=True)
-        ]
-        return write_fragment(self.number, members)
+    """Bytes of its fragment."""
 
 
 class _PlacedInTrack(Struct, frozen=True):
@@ -251,7 +243,7 @@ class Segmenter:
                 FragmentMember(msgspec.structs.replace(member.group, tables=()), member.places)
                 for member in members
             ),
-            size=write_fragment(self._number, members).size,
+            size=fragment_size(members),
         )
 
     def _tracks(

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import logging
@@ -35,6 +34,7 @@ from casfs.mount.opening import ObjectOpener
 from casfs.mount.openlistings import OpenListing
 from casfs.mount.prefetch import Prefetcher
 from casfs.mount.recent import Place, RecentFiles
+from casfs.mount.said import standard_error_to
 from casfs.mount.status import Counters
 from casfs.mount.tree import (
     Attributes,
@@ -54,7 +54,7 @@ from casfs.mount.virtual import OpenVirtual, SharedObjects
 from casfs.mount.workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from casfs.mount.tree import Listed
@@ -323,11 +323,12 @@ class Filesystem(pyfuse3.Operations):
         if not isinstance(node, StoredFile):
             raise pyfuse3.FUSEError(errno.EISDIR)
         try:
-            handle = self._files.add(await self._opener.open(node))
+            opened = await self._opener.open(node)
         except (DamagedObjectError, ObjectNotFoundError) as error:
             raise pyfuse3.FUSEError(errno.EIO) from error
+        handle = self._files.add(opened)
         self._counters.open_files = len(self._files)
-        self._prefetcher.opened(node)
+        self._prefetcher.opened(node, known=opened.known)
         # Content never changes beneath an inode number, so pages read earlier are still right.
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), keep_cache=True)
 
@@ -464,7 +465,7 @@ def attach(filesystem: Filesystem, path: str, options: frozenset[str]) -> None:
     wanted = {*pyfuse3.default_options, "ro", "fsname=casfs", "subtype=casfs", *options}
     said: list[str] = []
     try:
-        with _standard_error_to(said):
+        with standard_error_to(said):
             pyfuse3.init(filesystem, path, wanted)
     except (RuntimeError, OSError) as error:
         reason = " ".join("".join(said).split()) or str(error)
@@ -474,21 +475,6 @@ def attach(filesystem: Filesystem, path: str, options: frozenset[str]) -> None:
         ) from error
     for line in "".join(said).splitlines():
         log.warning("%s", line)
-
-
-@contextlib.contextmanager
-def _standard_error_to(said: list[str]) -> Iterator[None]:
-    """Append to ``said`` what libfuse and fusermount3 print: they have no other way to say it."""
-    saved = os.dup(2)
-    with os.fdopen(os.memfd_create("said"), "r+b") as captured:
-        os.dup2(captured.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            captured.seek(0)
-            said.append(captured.read().decode(errors="replace"))
 
 
 async def answer_requests(filesystem: Filesystem) -> None:

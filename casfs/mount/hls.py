@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from casfs.index.lookup import Lookup
     from casfs.index.rows import BroadcastRow
     from casfs.media.layout import Extent
-    from casfs.media.segments import Segment
     from casfs.mount.tree import FileLayout, Node
     from casfs.recordings.following import Following, Timeline
+    from casfs.recordings.segmentlist import KeptSegment
     from casfs.recordings.source import Recordings
 
 _MILLISECOND = NANOSECONDS // 1000
@@ -269,7 +269,7 @@ class SegmentDirectory(Directory, Prepared):
             segment = segments[index]
             yield Entry(_segment_name(segment), index + 1, self._file(index, segment))
 
-    def _file(self, index: int, segment: Segment) -> SegmentFile:
+    def _file(self, index: int, segment: KeptSegment) -> SegmentFile:
         path = self.path_of(_segment_name(segment))
         return SegmentFile(path, index, segment, self._source)
 
@@ -277,8 +277,9 @@ class SegmentDirectory(Directory, Prepared):
 class SegmentFile(VirtualFile):
     """One segment."""
 
-    def __init__(self, path: str, index: int, segment: Segment, source: HlsSource) -> None:
-        members = " ".join(member.group.digest for member in segment.members)
+    def __init__(self, path: str, index: int, segment: KeptSegment, source: HlsSource) -> None:
+        kept = source.timeline.segments.members(index)
+        members = " ".join(member.group.digest for member in kept)
         super().__init__(path, f"{segment.number} {segment.size} {digest_of(members.encode())}")
         self._index = index
         self._segment = segment
@@ -307,7 +308,7 @@ class SegmentFile(VirtualFile):
 
 def _index(timeline: Timeline) -> str:
     descriptions = dict.fromkeys(
-        track.description for segment in timeline.segments for track in segment.init
+        track.description for tracks in timeline.described for track in tracks
     )
     bits = (
         8 * segment.size * NANOSECONDS // max(segment.duration, NANOSECONDS // 10)
@@ -325,7 +326,7 @@ def _listed(timeline: Timeline, indexes: Sequence[int]) -> list[ListedSegment]:
     return [
         ListedSegment(
             uri=f"seg/{_segment_name(segment)}",
-            init=_init_name(timeline.init_of[index]),
+            init=_init_name(segment.init),
             follows=segment.follows,
             instant=timeline.start + segment.begin,
             duration=segment.duration,
@@ -349,5 +350,5 @@ def _init_name(number: int) -> str:
     return f"init-{number + 1}.mp4"
 
 
-def _segment_name(segment: Segment) -> str:
+def _segment_name(segment: KeptSegment) -> str:
     return f"e{segment.epoch:04d}-{segment.begin // _MILLISECOND:09d}.m4s"

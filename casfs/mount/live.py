@@ -31,10 +31,10 @@ def stretches(timeline: Timeline) -> list[list[int]]:
     """Return the indexes of the segments of each stretch, in order."""
     found: list[list[int]] = []
     before: tuple[int, int] | None = None
-    for index, (segment, init) in enumerate(zip(timeline.segments, timeline.init_of, strict=True)):
-        if (segment.epoch, init) != before:
+    for index, segment in enumerate(timeline.segments):
+        if (segment.epoch, segment.init) != before:
             found.append([])
-            before = (segment.epoch, init)
+            before = (segment.epoch, segment.init)
         found[-1].append(index)
     return found
 
@@ -122,7 +122,8 @@ class LiveFile(VirtualFile):
         if self._part >= len(found):
             return JoinedLayout(self._following, b"", [])
         own = found[self._part]
-        return JoinedLayout(self._following, timeline.inits[timeline.init_of[own[0]]], own)
+        init = timeline.inits[timeline.segments[own[0]].init]
+        return JoinedLayout(self._following, init, own)
 
     def attributes(self) -> Attributes:
         """Return how far it goes, and when its newest group came."""
@@ -131,7 +132,7 @@ class LiveFile(VirtualFile):
         size = 0
         if self._part < len(found):
             own = found[self._part]
-            size = len(timeline.inits[timeline.init_of[own[0]]])
+            size = len(timeline.inits[timeline.segments[own[0]].init])
             size += sum(timeline.segments[index].size for index in own)
         return Attributes(
             inode=self.inode,

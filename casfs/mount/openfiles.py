@@ -51,8 +51,12 @@ class OpenObject:
         opened: OpenedObject,
         workers: Workers,
         report: Callable[[DamagedObjectError], Awaitable[None]],
+        *,
+        known: bool = False,
     ) -> None:
         self.node = node
+        self.known = known
+        """Whether the object was open already, for somebody else or ahead of whoever opened it."""
         self._descriptor = opened.descriptor
         self._blocks = opened.blocks
         self._contents = opened.contents
@@ -68,18 +72,36 @@ class OpenObject:
         fewer, OSError if it fails: never wrong bytes.
         """
         wanted = max(0, min(size, self._size - offset))
-        position = self._start + offset
-        if self._contents is not None:
-            part = self._contents.part(self.node.payload.digest, position, wanted)
-            if part is not None:
-                return part
+        part = self._held(offset, wanted)
+        if part is not None:
+            return part
         buffer = memoryview(bytearray(wanted))
-        if self._blocks is not None and wanted:
-            await self._check(self._blocks, position, wanted)
-        done = self._read_cached(buffer, position)
-        if done < wanted:
-            await self._workers.read(self._read_rest, buffer[done:], position + done)
+        await self._fill(buffer, offset)
         return buffer
+
+    async def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill ``buffer`` from ``offset`` on; return how many bytes that is, as `read` does."""
+        wanted = max(0, min(len(buffer), self._size - offset))
+        part = self._held(offset, wanted)
+        if part is None:
+            await self._fill(buffer[:wanted], offset)
+            return wanted
+        buffer[: len(part)] = part
+        return len(part)
+
+    def _held(self, offset: int, size: int) -> memoryview | None:
+        """Return these bytes if they are at hand."""
+        if self._contents is None:
+            return None
+        return self._contents.part(self.node.payload.digest, self._start + offset, size)
+
+    async def _fill(self, buffer: memoryview, offset: int) -> None:
+        position = self._start + offset
+        if self._blocks is not None and buffer:
+            await self._check(self._blocks, position, len(buffer))
+        done = self._read_cached(buffer, position)
+        if done < len(buffer):
+            await self._workers.read(self._read_rest, buffer[done:], position + done)
 
     def close(self) -> None:
         """Give the descriptor back."""

@@ -20,7 +20,7 @@ from casfs.mount.verified import Verification, VerifiedObjects
 from casfs.timestamps import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from casfs.digest import Digest
     from casfs.mount.status import Counters
@@ -62,7 +62,7 @@ class ObjectOpener:
         again = None if self._disk_may_hang else self._objects.open_again(node.payload)
         if again is not None:
             self._counters.opened(hashed=False)
-            return self._opened(node, again)
+            return self._opened(node, again, known=True)
         blocks = await self._block_hashes(node.payload)
         try:
             opened = await self._workers.open(self._open, node.payload, blocks)
@@ -72,8 +72,30 @@ class ObjectOpener:
         self._counters.opened(hashed=opened.hashed)
         return self._opened(node, opened)
 
-    def _opened(self, node: StoredFile, opened: OpenedObject) -> OpenObject:
-        return OpenObject(node, opened, self._workers, partial(self._report, node, read=True))
+    async def open_together(
+        self, digests: Sequence[Digest], node_of: Callable[[Digest, int], StoredFile]
+    ) -> list[OpenObject]:
+        """Open many small objects in one visit to a thread; ``node_of`` makes a file of each.
+
+        Those that are large, and those with which something is wrong, are left out: `open` tells.
+        """
+        found = await self._workers.open(self._open_each, digests)
+        for _, opened in found:
+            self._counters.opened(hashed=opened.hashed)
+        return [self._opened(node_of(each.digest, each.size), opened) for each, opened in found]
+
+    def _open_each(self, digests: Sequence[Digest]) -> list[tuple[ObjectRange, OpenedObject]]:
+        found = []
+        for digest in digests:
+            with contextlib.suppress(CasfsError):
+                opened = self._objects.open_small(digest)
+                if opened is not None:
+                    found.append(opened)
+        return found
+
+    def _opened(self, node: StoredFile, opened: OpenedObject, *, known: bool = False) -> OpenObject:
+        report = partial(self._report, node, read=True)
+        return OpenObject(node, opened, self._workers, report, known=known)
 
     async def prepare(self, files: Sequence[StoredFile]) -> None:
         """Have the files' objects verified and in the page cache, for opens that will come.

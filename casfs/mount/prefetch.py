@@ -66,11 +66,18 @@ class Prefetcher:
         self._prepared = _Lately()
         self._busy: list[int] = []
 
-    def opened(self, node: StoredFile) -> None:
-        """Note that somebody opened this file. Never waits."""
+    def opened(self, node: StoredFile, *, known: bool = False) -> None:
+        """Note that somebody opened this file. Never waits.
+
+        If its object was ``known`` from an open before, then so is what follows: up to a file of
+        which it was not.
+        """
         inode = node.inode
         left = self._left.pop(inode, None)
-        wanted = _is_near(inode, reversed(self._opened)) if left is None else left <= _LEFT
+        if left is None:
+            wanted = not known and _is_near(inode, reversed(self._opened))
+        else:
+            wanted = left <= _LEFT
         self._opened.append(inode)
         if (
             wanted

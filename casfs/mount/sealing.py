@@ -36,14 +36,11 @@ def sealed_hours(
         if hour in own:
             found[hour] = own[hour]
             continue
-        first = _first_commit(lookup, broadcast, hour)
-        later = [
-            seal.through
-            for seal in seals
-            if seal.hour > hour and first is not None and seal.through >= first
-        ]
-        if later:
-            found[hour] = SealRow(hour, min(later))
+        later = [seal.through for seal in seals if seal.hour > hour]
+        first = _first_commit(lookup, broadcast, hour) if later else None
+        closing = [through for through in later if first is not None and through >= first]
+        if closing:
+            found[hour] = SealRow(hour, min(closing))
     return found
 
 
@@ -58,9 +55,12 @@ def sealed_day(
 
 
 def _first_commit(lookup: Lookup, broadcast: BroadcastRow, hour: int) -> int | None:
-    start, stop = hour * HOUR, (hour + 1) * HOUR
+    """Return the lowest commit number of the hour's media, of which there may be very much."""
     firsts = (
-        next(iter(lookup.groups(track, start, stop)), None)
+        entry.n
         for track in media_tracks(lookup, broadcast)
+        for entry in lookup.group_entries(track, hour, after=0, most=1)
     )
-    return min((row.n for row in firsts if row is not None), default=None)
+    extents = (lookup.extent(broadcast.number, n) for n in firsts)
+    rows = (row for extent in extents if extent is not None for row in extent.group_rows())
+    return min((row.n for row in rows), default=None)

@@ -23,6 +23,7 @@ from msgspec import Struct
 from casfs.digest import BLOCK_BYTES, digest_of
 from casfs.errors import DamagedObjectError, storage_error
 from casfs.mount.contents import VerifiedContents
+from casfs.mount.tree import ObjectRange
 from casfs.objects.local import hash_descriptor
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from casfs.digest import Digest
     from casfs.mount.objects import ObjectReader
-    from casfs.mount.tree import ObjectRange
 
 REMEMBERED_SECONDS = 300.0
 """How long after its last use an object counts as sound without being read again."""
@@ -260,6 +260,25 @@ class VerifiedObjects:
         except BaseException:
             os.close(descriptor)
             raise
+
+    def open_small(self, digest: Digest) -> tuple[ObjectRange, OpenedObject] | None:
+        """Open a whole object; None if it is so large that its blocks had better be checked.
+
+        Raises what `open` raises.
+        """
+        descriptor = self._store.open(digest)
+        try:
+            wanted = ObjectRange(digest, 0, os.fstat(descriptor).st_size)
+            if not self.wants_blocks(wanted):
+                return wanted, self._make_sure(descriptor, wanted, ())
+        except OSError as error:
+            os.close(descriptor)
+            raise storage_error(error, "looking at object", digest) from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return None
 
     def _make_sure(
         self, descriptor: int, wanted: ObjectRange, blocks: Sequence[Digest]

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import itertools
 import os
-import secrets
 import shutil
 
 from casfs.durable import open_directory
@@ -28,7 +27,7 @@ class Temporaries:
         sweep_temporaries(root)
         self._numbers = itertools.count(1)
         while True:
-            name = f"{os.getpid()}-{secrets.token_hex(4)}"
+            name = f"{os.getpid()}-{os.urandom(4).hex()}"
             path = os.path.join(root, _TEMPORARY, name)
             os.mkdir(path, mode=0o700)
             # A sweeper may take it for a dead one before we have the lock.

@@ -8,12 +8,13 @@ import time
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Struct
 
 from casfs.manifests.record import INIT_TRACKS
-from casfs.media.moov import write_init
+from casfs.media.fragmented import FragmentMember, write_fragment
+from casfs.media.moov import InitTrack, write_init
 from casfs.media.segments import Segment, Segmenter
+from casfs.recordings.segmentlist import SegmentList, Segments
 from casfs.recordings.tables import Payload
 from casfs.timestamps import HOUR
 
@@ -37,11 +38,11 @@ class Timeline(Struct, frozen=True):
 
     start: int
     """The instant of its time 0, nanoseconds since the Unix epoch."""
-    segments: tuple[Segment, ...]
+    segments: Segments
     inits: tuple[bytes, ...]
     """The init segments, in the order in which they come to be needed."""
-    init_of: tuple[int, ...]
-    """For each segment the index of its init."""
+    described: tuple[tuple[InitTrack, ...], ...]
+    """What each of them says."""
     ended: bool
     """Nothing will be added."""
     modified: int
@@ -77,10 +78,13 @@ class Following:
         self._lock = threading.Lock()
         self._segmenter = Segmenter(start)
         self._descriptions: dict[Digest, SampleDescription] = {}
-        self._last: dict[str, int] = {}
+        self._last: dict[tuple[str, int], int] = {}
         self._partial: set[tuple[str, int, int]] = set()
-        self._inits: dict[object, int] = {}
-        self._timeline = Timeline(start, (), (), (), ended=False, modified=start)
+        self._inits: dict[tuple[InitTrack, ...], int] = {}
+        self._segments = SegmentList()
+        self._timeline = Timeline(
+            start, self._segments.first(0), (), (), ended=False, modified=start
+        )
         self._fresh_until = 0.0
         self.left_out: list[LeftOut] = []
         """What could not be played."""
@@ -99,49 +103,62 @@ class Following:
             now = self._clock()
             if self._timeline.ended or (now < self._fresh_until and not ended):
                 return self._timeline
-            rows = self._new_rows()
-            payloads: list[Payload] = []
-            for own in rows.values():
-                payloads += self._tables.payloads(
-                    self._broadcast, own, self._descriptions, self.left_out
-                )
-            ready: list[Segment] = []
-            for payload in sorted(payloads, key=attrgetter("received")):
-                ready += self._segmenter.add(payload, self._descriptions)
-            ready += self._segmenter.wait(min(self._now(), self._end))
+            # Of what comes while this looks and derives nothing is known: it is not late.
+            seen = min(self._now(), self._end)
+            newest = self._timeline.modified
+            # Hour by hour, so that the sample tables of a day are never all in memory.
+            for hour in range(self._start // HOUR, -(-self._end // HOUR)):
+                rows = self._new_rows(hour)
+                self._take(rows)
+                arrivals = (row.received_end for own in rows.values() for row in own)
+                newest = max([newest, *arrivals])
+            self._keep(self._segmenter.wait(seen))
             if ended:
-                ready += self._segmenter.flush()
-            self._add(ready, rows, ended=ended)
+                self._keep(self._segmenter.flush())
+            self._timeline = Timeline(
+                self._start,
+                self._segments.first(len(self._segments)),
+                (
+                    *self._timeline.inits,
+                    *map(write_init, list(self._inits)[len(self._timeline.inits) :]),
+                ),
+                tuple(self._inits),
+                ended=ended,
+                modified=newest,
+            )
             self._fresh_until = self._clock() + _FRESH_SECONDS
             return self._timeline
 
     def layout(self, number: int) -> Layout:
         """Return what the segment's bytes are made of; raises DamagedObjectError."""
-        segment = self._timeline.segments[number]
-        return segment.layout([self._again(member.group) for member in segment.members])
+        segments = self._timeline.segments
+        members = [
+            FragmentMember(self._again(member.group), member.places)
+            for member in segments.members(number)
+        ]
+        return write_fragment(segments[number].number, members)
 
     def _again(self, group: RecordedGroup) -> RecordedGroup:
         assert isinstance(group, Payload)
         return self._tables.again(group)
 
-    def _new_rows(self) -> dict[str, list[GroupRow]]:
+    def _new_rows(self, hour: int) -> dict[str, list[GroupRow]]:
+        """Return the groups of an hour that came since, by track."""
         with self._lookups:
             tracks = self._lookup.tracks(self._broadcast)
         return {
             track.name: rows
             for track in tracks
-            if track.name not in INIT_TRACKS and (rows := self._new_rows_of(track))
+            if track.name not in INIT_TRACKS and (rows := self._new_rows_of(track, hour))
         }
 
-    def _new_rows_of(self, track: TrackRow) -> list[GroupRow]:
-        """Return the groups that came since, hour by hour so that nobody waits long."""
-        after = self._last.get(track.name, 0)
-        rows: list[GroupRow] = []
-        for hour in range(self._start // HOUR, -(-self._end // HOUR)):
-            with self._lookups:
-                start, stop = max(self._start, hour * HOUR), min(self._end, (hour + 1) * HOUR)
-                rows += self._lookup.groups(track, start, stop, after=after)
-        self._last[track.name] = max([after, *(row.n for row in rows)])
+    def _new_rows_of(self, track: TrackRow, hour: int) -> list[GroupRow]:
+        # What comes to an hour while the next ones are looked at has a lower number than theirs.
+        after = self._last.get((track.name, hour), 0)
+        start, stop = max(self._start, hour * HOUR), min(self._end, (hour + 1) * HOUR)
+        with self._lookups:
+            rows = list(self._lookup.groups(track, start, stop, after=after))
+        self._last[track.name, hour] = max([after, *(row.n for row in rows)])
         new = []
         for row in rows:
             identity = (track.name, row.epoch, row.sequence)
@@ -152,22 +169,15 @@ class Following:
                 self._partial.add(identity)
         return new
 
-    def _add(
-        self, ready: Sequence[Segment], rows: dict[str, list[GroupRow]], *, ended: bool
-    ) -> None:
-        before = self._timeline
-        inits, init_of = list(before.inits), list(before.init_of)
+    def _take(self, rows: dict[str, list[GroupRow]]) -> None:
+        payloads: list[Payload] = []
+        for own in rows.values():
+            payloads += self._tables.payloads(
+                self._broadcast, own, self._descriptions, self.left_out
+            )
+        for payload in sorted(payloads, key=attrgetter("received")):
+            self._keep(self._segmenter.add(payload, self._descriptions))
+
+    def _keep(self, ready: Sequence[Segment]) -> None:
         for segment in ready:
-            if segment.init not in self._inits:
-                self._inits[segment.init] = len(inits)
-                inits.append(write_init(segment.init))
-            init_of.append(self._inits[segment.init])
-        arrivals = (row.received_end for own in rows.values() for row in own)
-        self._timeline = msgspec.structs.replace(
-            before,
-            segments=(*before.segments, *ready),
-            inits=tuple(inits),
-            init_of=tuple(init_of),
-            ended=ended,
-            modified=max([before.modified, *arrivals]),
-        )
+            self._segments.add(segment, self._inits.setdefault(segment.init, len(self._inits)))

@@ -28,7 +28,7 @@ from casfs.recordings.following import Following
 from casfs.recordings.inits import Inits
 from casfs.recordings.reading import no_frames, read_object
 from casfs.recordings.tables import LeftOut, Payload, TableSource
-from casfs.timestamps import NANOSECONDS, format_time
+from casfs.timestamps import HOUR, NANOSECONDS, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,6 +47,9 @@ LAYOUT_VERSION: Final = 1
 
 LOOK_BACK: Final = 30 * NANOSECONDS
 """How long before a clip's begin the group may have come that is shown at it."""
+
+MOST_BUILT_HERE: Final = 4 * HOUR
+"""The longest recording that is put together in this process where there is another way."""
 
 _LOG = logging.getLogger(__name__)
 MOST_FOLLOWED: Final = 8
@@ -100,9 +103,11 @@ class Recordings:
         closing: Callable[[], None] | None = None,
         most_followed: int = MOST_FOLLOWED,
         clock: Callable[[], int] = time.time_ns,
+        apart: Callable[[RecordingSpan], RecordingSizes | None] | None = None,
     ) -> None:
         self.now = clock
         """The clock that says whether a day is over, nanoseconds UTC."""
+        self._apart = apart
         self._closing = closing
         self._most_followed = most_followed
         self._lookup = lookup
@@ -151,6 +156,11 @@ class Recordings:
         with self._lock_of(span.name):
             return self.known(span) or self._build(span)
 
+    def build_here(self, span: RecordingSpan) -> RecordingSizes:
+        """Put a recording together, whatever is known of it; raises StorageError."""
+        with self._lock_of(span.name):
+            return self._lay_out(span)
+
     def layout(self, span: RecordingSpan, part: int) -> Layout:
         """Return what the bytes of a recording's file are made of; ``part`` counts from 0.
 
@@ -192,11 +202,23 @@ class Recordings:
     # Putting together
 
     def _build(self, span: RecordingSpan, *, remember: bool = True) -> RecordingSizes:
+        """Have a recording put together, here or elsewhere. The recording's lock is held."""
+        if self._apart is not None and span.end - span.start > MOST_BUILT_HERE:
+            known = self._apart(span)
+            if known is not None:
+                self._note(span, known.reason)
+                if remember:
+                    self._remember(span.name, known)
+                return known
+        return self._lay_out(span, remember=remember)
+
+    def _lay_out(self, span: RecordingSpan, *, remember: bool = True) -> RecordingSizes:
         """Lay out the files of a recording and keep them. The recording's lock is held."""
         descriptions: dict[Digest, SampleDescription] = {}
         left_out: list[LeftOut] = []
         payloads = self._payloads(span, descriptions, left_out)
-        reason = self._note(span, left_out)
+        reason = _reason(left_out)
+        self._note(span, reason)
         sizes: list[int] = []
         if payloads:
             end = span.end if span.clip else None
@@ -251,23 +273,14 @@ class Recordings:
                 rows += self._lookup.sealed(track, seal)
         return rows
 
-    def _note(self, span: RecordingSpan, left_out: Sequence[LeftOut]) -> str:
-        """Say once what a recording lacks, and return it."""
-        reasons: dict[str, tuple[int, str]] = {}
-        for item in left_out:
-            count, first = reasons.get(item.track, (0, item.reason))
-            reasons[item.track] = (count + 1, first)
-        reason = "; ".join(
-            f"{track}: {count} groups left out: {first}"
-            for track, (count, first) in reasons.items()
-        )
+    def _note(self, span: RecordingSpan, reason: str) -> None:
+        """Say once what a recording lacks."""
         if reason and self._notes.get(str(span)) != reason:
             _LOG.warning("the recording of %s lacks something: %s", span, reason)
             with self._lock:
                 self._notes[str(span)] = reason
                 while len(self._notes) > 100:
                     self._notes.popitem(last=False)
-        return reason
 
     def _remember(self, name: Digest, known: RecordingSizes) -> None:
         with self._lock:
@@ -282,3 +295,14 @@ class Recordings:
                     key: lock for key, lock in self._building.items() if lock.locked()
                 }
             return self._building.setdefault(name, threading.Lock())
+
+
+def _reason(left_out: Sequence[LeftOut]) -> str:
+    """Return what a recording lacks, in a line."""
+    reasons: dict[str, tuple[int, str]] = {}
+    for item in left_out:
+        count, first = reasons.get(item.track, (0, item.reason))
+        reasons[item.track] = (count + 1, first)
+    return "; ".join(
+        f"{track}: {count} groups left out: {first}" for track, (count, first) in reasons.items()
+    )

@@ -105,6 +105,11 @@ class Spool:
             directory = self._temporary.name
         self._directory = directory
 
+    @property
+    def directory(self) -> str:
+        """Return where layouts are kept."""
+        return self._directory
+
     def close(self) -> None:
         """Let go of everything."""
         with self._lock:

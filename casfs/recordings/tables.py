@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from casfs.errors import DamagedObjectError, ObjectNotFoundError
-from casfs.index.samples import PayloadName
+from casfs.index.payload_names import PayloadName
 from casfs.media.groups import samples_of_group
 from casfs.media.timeline import RecordedGroup
 from casfs.recordings.reading import read_object

@@ -240,7 +240,10 @@ def write(path: Path, data: bytes) -> Path:
 
 def _run(program: str, *arguments: str | Path) -> bytes:
     done = subprocess.run(
-        [program, "-v", "error", *map(str, arguments)], capture_output=True, check=False, timeout=60
+        [program, "-v", "error", *map(str, arguments)],
+        capture_output=True,
+        check=False,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr.decode()
     assert done.stderr == b"", done.stderr.decode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,9 @@ import pytest
 from casfs.archive import Archive
 from casfs.digest import digest_of
 from casfs.follower import Follower
-from casfs.index.samples import SUFFIX, PayloadName, SampleIndex
+from casfs.index.payload_names import PayloadName
+from casfs.index.samples import SUFFIX, SampleIndex
+from casfs.manifests.layout import JournalPlace
 from casfs.roots import Roots, create
 from tests.fakes.fragments import Sample, fragment, init, trak
 from tests.fakes.store import Clock, contents, group, known, make_archive
@@ -109,6 +112,38 @@ def test_it_ends_with_its_parent_and_not_by_a_signal_to_all(follower: Follower) 
     assert follower._child is child
     follower.close()
     assert child.returncode == 0
+
+
+def test_a_recorder_that_ends_does_not_wait_for_an_index_that_hangs(
+    archive: Archive, follower: Follower, caplog: pytest.LogCaptureFixture
+) -> None:
+    follower.step(None)
+    child = follower._child
+    assert child is not None
+    os.kill(child.pid, signal.SIGSTOP)
+    stepping = threading.Thread(target=follower.step, args=(None,))
+    stepping.start()
+    stepping.join(0.1)
+    assert stepping.is_alive()
+    follower.hurry(0.0)
+    stepping.join(30)
+    assert follower.trouble == "it was not waited for any longer at the end"
+    assert follower.trouble in caplog.text
+    assert child.wait(30) == -signal.SIGKILL
+
+
+def test_what_is_asked_of_a_process_that_does_not_read_is_given_up_in_the_end(
+    archive: Archive, follower: Follower
+) -> None:
+    follower.step(None)
+    child = follower._child
+    assert child is not None
+    os.kill(child.pid, signal.SIGSTOP)
+    follower.hurry(0.2)
+    # More than a pipe holds.
+    assert follower.step([JournalPlace("news", f"track-{number}") for number in range(9999)]) == 0
+    assert follower.trouble == "it was not waited for any longer at the end"
+    assert child.wait(30) == -signal.SIGKILL
 
 
 def test_a_process_that_cannot_be_started_is_trouble_only(

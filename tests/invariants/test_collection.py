@@ -24,7 +24,8 @@ from casfs.errors import (
     UsageError,
 )
 from casfs.expiries import lock_expiries
-from casfs.index.samples import SUFFIX, PayloadName, SampleIndex
+from casfs.index.payload_names import PayloadName
+from casfs.index.samples import SUFFIX, SampleIndex
 from casfs.manifests.record import StopRecord
 from casfs.media.samples import GroupSamples
 from casfs.objects.local import LocalStore, exclusive_shard

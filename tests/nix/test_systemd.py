@@ -54,7 +54,7 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> Facts:
     files = {f"/etc/systemd/system/{name}": text for name, text in render_units(evaluation).items()}
     files["/etc/casfs/config.toml"] = render_settings(evaluation)
     directory = tmp_path_factory.mktemp("machine")
-    results, console = run_scenario("tests.nix.scenario", directory, files, timeout=100)
+    results, console = run_scenario("tests.nix.scenario", directory, files, timeout=250)
     if not (results / "facts.json").exists():
         said = "".join(path.read_text() for path in results.iterdir())
         if not said and any(text in console for text in _FORBIDDEN):

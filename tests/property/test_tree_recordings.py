@@ -30,7 +30,7 @@ from tests.property.test_tree import DIGESTS, NoObjects, contents
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from casfs.index.samples import PayloadName
+    from casfs.index.payload_names import PayloadName
     from casfs.mount.tree import Node
 
 DESCRIPTIONS = {

@@ -35,7 +35,7 @@ def encode(container: str) -> bytes:
     command += ["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000", "-t", str(SECONDS)]
     command += ["-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-g", "25"]
     command += ["-sc_threshold", "0", "-c:a", "aac", "-ac", "2", *FORMATS[container], "pipe:1"]
-    return subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
+    return subprocess.run(command, check=True, capture_output=True, timeout=200).stdout
 
 
 def copying(publisher: Publisher, track: str) -> bool:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CASFS = Path(sys.executable).with_name("casfs")
 RECEIVED = parse_time("2026-11-22T13:00:00Z")
-SOON = 20.0
+SOON = 45.0
 NOBODY = 65534
 LATEST = "broadcasts/demo/tv/0.m4s/latest.m4s"
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 RECEIVED = parse_time("2026-11-22T13:00:00.123Z")
 HOUR_PATH = "2026-11-22/13"
-SOON = 20.0
+SOON = 45.0
 
 
 def _why_not() -> str | None:

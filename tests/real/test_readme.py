@@ -123,7 +123,7 @@ def test_the_walk_prints_what_it_shows(relay: Relay, on_air: OnAir, directory: P
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=200,
         check=False,
     )
     assert result.returncode == 0, result.stderr
@@ -150,7 +150,7 @@ def test_the_summary_of_a_recording_is_what_json_md_says(
         cwd=directory,
         env=environment(relay),
         capture_output=True,
-        timeout=60,
+        timeout=200,
         check=True,
     ).stdout
     found = members_of(msgspec.json.decode(out), named=["tracks"])

@@ -18,7 +18,7 @@ from msgspec import structs
 from casfs.archive import Archive
 from casfs.digest import digest_of
 from casfs.index.samples import SUFFIX
-from casfs.recordings import open_recordings
+from casfs.recordings.opening import open_recordings
 from casfs.recordings.source import RecordingSpan
 from casfs.recordings.spool import DIRECTORY_SUFFIX
 from casfs.timestamps import HOUR, parse_time

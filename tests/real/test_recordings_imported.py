@@ -50,7 +50,7 @@ def encode(container: str, size: str) -> bytes:
     command += ["-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-bf", "2"]
     command += ["-g", str(RATE), "-sc_threshold", "0", "-c:a", "aac", "-ac", "2"]
     command += [*OUTPUTS[container], "pipe:1"]
-    return subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
+    return subprocess.run(command, check=True, capture_output=True, timeout=200).stdout
 
 
 def video_groups(installation: Installation) -> int:

@@ -14,6 +14,7 @@ import pytest
 
 import casfs.cli
 from casfs import errors
+from casfs.cli.deferred import DeferredCommand, real_commands
 from casfs.cli.options import Duration, Instant, RootFlags, parse_range
 from casfs.cli.output import format_bytes, printable
 from casfs.cli.program import INTERRUPTED, program, run
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 def commands(
     group: click.Group = program, name: str = "casfs"
 ) -> Iterator[tuple[str, click.Command]]:
-    for word, command in group.commands.items():
+    for word, command in real_commands(group):
         if isinstance(command, click.Group):
             yield from commands(command, f"{name} {word}")
         else:
@@ -41,6 +42,28 @@ def test_every_command_says_what_it_does_and_shows_an_example() -> None:
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 assert parameter.help, f"{name} {parameter.opts}"
+
+
+def test_the_list_of_commands_says_what_each_command_says_itself() -> None:
+    for name, command in real_commands(program):
+        listed = program.commands[name]
+        assert isinstance(listed, DeferredCommand), name
+        for limit in (20, 45, 300):
+            assert listed.get_short_help_str(limit) == command.get_short_help_str(limit), name
+
+
+def test_the_list_of_commands_imports_none_of_them() -> None:
+    script = (
+        "import sys; from casfs.cli.program import run; code = run(['--help']);"
+        "print(*sys.modules, file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stderr.split())
+    assert "casfs.cli.program" in loaded
+    dear = {"trio", "rich", "sqlite3", "sqlite_utils", "pyfuse3", "casfs.archive", "ingest"}
+    assert not loaded & (dear | {"casfs.cli.archive", "casfs.cli.ls", "casfs.cli.mount"})
 
 
 def test_every_exit_code_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:

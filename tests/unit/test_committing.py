@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
+import trio.testing
 
 from casfs.errors import DiskFullError, StorageError
 from ingest.committing import CommitQueue
@@ -110,6 +111,46 @@ async def test_everything_is_kept_in_its_order_and_many_share_a_batch(
     assert desk.state.pending_groups == 0
 
 
+async def test_what_comes_without_a_pause_shares_batches_and_waits_for_that_a_moment(
+    autojump_clock: MockClock,
+) -> None:
+    desk = Desk(most_bytes=1 << 20)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.queue.run)
+        for number in range(100):
+            desk.queue.put(delivery(number))
+            await trio.sleep(0.01)
+            assert number - len(desk.keeper.kept) < 10
+        assert len(desk.keeper.batches) < 20
+        desk.queue.close()
+    assert desk.keeper.kept == list(range(100))
+
+
+async def test_what_comes_after_a_pause_is_kept_at_once(autojump_clock: MockClock) -> None:
+    desk = Desk()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.queue.run)
+        for number in range(3):
+            await trio.sleep(0.2)
+            desk.queue.put(delivery(number))
+            await trio.testing.wait_all_tasks_blocked()
+            assert desk.keeper.kept == list(range(number + 1))
+        desk.queue.close()
+
+
+async def test_a_batch_that_is_full_waits_for_no_more(autojump_clock: MockClock) -> None:
+    desk = Desk(most_bytes=100)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.queue.run)
+        for number in range(3):
+            begun = trio.current_time()
+            desk.queue.put(delivery(number, size=100))
+            await trio.testing.wait_all_tasks_blocked()
+            assert desk.keeper.kept == list(range(number + 1))
+            assert trio.current_time() == begun
+        desk.queue.close()
+
+
 async def test_a_note_comes_after_what_was_queued_before_it_and_before_what_came_later(
     autojump_clock: MockClock,
 ) -> None:
@@ -200,7 +241,7 @@ async def test_an_index_that_fails_delays_no_commit(autojump_clock: MockClock) -
         nursery.start_soon(desk.queue.run)
         for number in range(5):
             desk.queue.put(delivery(number))
-            await trio.sleep(0.01)
+            await trio.sleep(0.1)
         assert desk.keeper.kept == list(range(5))
         assert desk.state.index_trouble == "the index is on fire"
         desk.mirror.trouble = ""

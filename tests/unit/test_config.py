@@ -226,6 +226,10 @@ def test_config_check_says_yes_or_where_not(
     assert "is sound" in capfd.readouterr().out
     write(tmp_path / "c.toml", TABLES.replace("https:", "gopher:"))
     assert run(["config", "check", file]) == 2
+    assert "auto-archive.directory: a directory's URL is" in capfd.readouterr().err
+    write(tmp_path / "c.toml", '[auto-archive]\nmetrics = "127.0.0.1:99999"\n')
+    assert run(["config", "check", file]) == 2
+    assert f"{file}:2: auto-archive.metrics: " in capfd.readouterr().err
     write(tmp_path / "c.toml", TABLES.replace("= 7", "= 'seven'"))
     assert run(["config", "check", file]) == 2
     assert "line 6: auto-archive.max-workers" in capfd.readouterr().err

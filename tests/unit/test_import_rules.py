@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import functools
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,6 +96,7 @@ PURE = (
     "casfs.mount.tree",
     "casfs.mount.filenames",
     "casfs.mount.inodes",
+    "casfs.mount.recent",
     "casfs.mount.broadcasts",
     "casfs.mount.views",
     "ingest.moq",
@@ -487,3 +490,28 @@ def test_the_layers_have_no_circle() -> None:
 def test_the_house_is_read_as_a_whole() -> None:
     names = {module.name for module in modules_of_the_house()}
     assert {"casfs", "casfs.digest", "casfs.errors", "ingest", "ingest.moq.interface"} <= names
+
+
+@pytest.mark.parametrize(
+    ("entered", "without"),
+    [
+        pytest.param(
+            "casfs.cli.program, casfs.cli.archive, ingest.foreground",
+            {"casfs.mount", "casfs.verify", "casfs.index.index", "casfs.recordings.sampling"}
+            | {"cryptography", "httpx", "prometheus_client", "pyfuse3", "rich", "sqlite_utils"},
+            id="a recorder",
+        ),
+        pytest.param(
+            "casfs.follower, casfs.heads, casfs.index.mirror",
+            {"casfs.archive", "casfs.mount", "casfs.recordings.sampling", "click", "hashlib"}
+            | {"ingest", "rich", "sqlite_utils", "ssl", "trio"},
+            id="the process that keeps its index",
+        ),
+    ],
+)
+def test_what_runs_for_weeks_carries_only_what_it_needs(entered: str, without: set[str]) -> None:
+    script = f"import sys; import {entered}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert not without & set(done.stdout.split())

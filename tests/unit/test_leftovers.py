@@ -11,7 +11,8 @@ import pytest
 from casfs import durable
 from casfs.durable import create_locked, replace_file, sweep_unfinished
 from casfs.index import mirror as mirror_module
-from casfs.index.mirror import rebuild, sweep_unfinished_indexes
+from casfs.index.mirror import rebuild
+from casfs.index.replacement import sweep_unfinished_indexes
 from tests.fakes.store import Clock, contents, group, known, make_archive, python
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def test_an_index_that_somebody_rebuilds_is_never_swept(
     def catch_up_while_others_sweep(*arguments: object, **more: object) -> int:
         done = catch_up(*arguments, **more)  # type: ignore[arg-type]
         script = (
-            "import sys\nfrom casfs.index.mirror import sweep_unfinished_indexes\n"
+            "import sys\nfrom casfs.index.replacement import sweep_unfinished_indexes\n"
             "print(sweep_unfinished_indexes(sys.argv[1]))"
         )
         told = subprocess.run(

@@ -128,6 +128,15 @@ async def test_the_names_that_follow_in_the_same_directory_are_known() -> None:
         assert watching.recent.numbered(files[10].inode) is not None
 
 
+async def test_nothing_is_prepared_for_who_reads_again_what_is_known() -> None:
+    workers = Workers()
+    async with workers.background():
+        watching = Watching(workers, rows(80))
+        for n in (2, 4, 6):
+            watching.prefetcher.opened(GroupFile(alone(watching.groups[n])), known=True)
+        assert await watching.open(8) == [*range(10, 10 + 2 * FILES_AHEAD, 2)]
+
+
 async def test_nothing_is_prepared_for_who_jumps_about() -> None:
     workers = Workers()
     async with workers.background():

@@ -138,6 +138,38 @@ async def test_workers_are_started_restarted_and_ended(
         nursery.cancel_scope.cancel()
 
 
+async def test_a_reload_says_what_only_a_new_start_changes(
+    supervisor: Supervisor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = supervisor.plan
+    given = {
+        "cas-root": before.roots.cas,
+        "manifest-root": before.roots.manifests,
+        "auto-archive.relay-url": RELAY,
+        "auto-archive.broadcast": ("c",),
+    }
+    caplog.set_level(logging.INFO)
+
+    def reload(**more: object) -> list[str]:
+        caplog.clear()
+        changed = {**given, **{name.replace("_", "-"): value for name, value in more.items()}}
+        supervisor._load = lambda: load(changed, {"CASFS_CONFIG": os.devnull})
+        supervisor._reload(nursery)
+        return [record.getMessage() for record in caplog.records]
+
+    async with trio.open_nursery() as nursery:
+        (said,) = reload(cas_root=str(tmp_path / "elsewhere"))
+        assert "cas-root and manifest-root change only with a new start" in said
+        assert supervisor.plan is before
+        for _ in range(2):  # it stays true, so it is said each time
+            said, done = reload(**{"auto-archive.metrics": "127.0.0.1:9464"})
+            assert said.startswith("metrics: ")
+            assert "after a new start" in said
+            assert done == "the settings were read again"
+            assert supervisor.plan.broadcasts == ("c",)
+        assert reload() == ["the settings were read again"]
+
+
 async def test_what_was_recorded_before_goes_on_until_every_source_has_answered(
     supervisor: Supervisor, autojump_clock: MockClock
 ) -> None:
@@ -290,7 +322,7 @@ def test_metrics_are_served_on_loopback_alone() -> None:
     assert loopback_address("127.0.0.1:9464") == ("127.0.0.1", 9464)
     assert loopback_address("[::1]:9464") == ("::1", 9464)
     assert loopback_address("localhost:1") == ("127.0.0.1", 1)
-    for text in ("0.0.0.0:1", ":1", "192.0.2.1:1", "127.0.0.1", "127.0.0.1:x"):
+    for text in ("0.0.0.0:1", ":1", "192.0.2.1:1", "127.0.0.1", "127.0.0.1:x", "[::1]:65536"):
         with pytest.raises(ConfigError):
             loopback_address(text)
 

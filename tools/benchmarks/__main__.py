@@ -27,7 +27,9 @@ from tools.benchmarks import (
     ingesting,
     mount_backups,
     mount_listing,
+    mount_playing,
     mount_reading,
+    mount_watching,
     small_groups,
     verification,
 )
@@ -63,10 +65,11 @@ SUITES: dict[str, dict[str, Callable[[Bench], Iterator[Row]]]] = {
     "mount": {
         "cold": mount_reading.cold,
         "warm": mount_reading.warm,
-        "recording": mount_reading.recording,
+        "recording": mount_playing.playing,
         "ls": mount_listing.long_listing,
         "find": mount_listing.finding,
         "start": mount_listing.starting,
+        "watching": mount_watching.watching,
         "mount-backups": mount_backups.against_backups,
     },
     "ingest": {

@@ -76,52 +76,57 @@ def receiving_against_moq_rs(bench: Bench) -> Iterator[Row]:
 
 
 def recording_against_receiving(bench: Bench) -> Iterator[Row]:
-    """Compare a recorder, to the durable and indexed group, with receiving alone."""
+    """Compare a recorder, to the durable and indexed group, with receiving alone, and with less.
+
+    The second row is the limit: it hashes, writes and syncs what it receives by bare calls.
+    """
     count = bench.scaled(300)
     backend = _backends()[0]
-    other = f"receive only, {backend}"
+    alone, stored = f"receive only, {backend}", "receive, hash, write, fsync by bare calls"
     with running_source(msgspec.structs.replace(_LARGE, groups=count)) as at:
-        arguments = (at.url, at.fingerprint, count, _LARGE.group_bytes, backend)
+        received = (at.url, at.fingerprint, count, _LARGE.group_bytes, backend)
         directory = bench.directory / "recorded"
-
-        def run() -> Measurement:
-            return _recorded(directory, recording.record, at.url, at.fingerprint, count)
-
-        runs = take_turns(
-            [Contender("recorder", run), Contender(other, _task(receiving.receive, *arguments))],
-            bench.rounds(5),
+        contenders = {
+            "recorder": lambda: _recorded(
+                directory, recording.record, at.url, at.fingerprint, count, backend
+            ),
+            alone: _task(receiving.receive, *received),
+            stored: lambda: _recorded(directory, receiving.receive_and_store, *received),
+        }
+        runs = take_turns([Contender(*one) for one in contenders.items()], bench.rounds(5))
+    for against, aim in ((alone, 0.7), (stored, None)):
+        yield Row(
+            what=f"record 1 MB groups, {backend}",
+            subject="recorder",
+            against=against,
+            aim=aim,
+            subject_runs=runs["recorder"],
+            against_runs=runs[against],
+            megabytes=count * _LARGE.group_bytes / _MEGABYTE,
         )
-    yield Row(
-        what=f"record 1 MB groups, {backend}",
-        subject="recorder",
-        against=other,
-        aim=0.7,
-        subject_runs=runs["recorder"],
-        against_runs=runs[other],
-        megabytes=count * _LARGE.group_bytes / _MEGABYTE,
-    )
 
 
 def live_against_real_time(bench: Bench) -> Iterator[Row]:
     """Record many tracks live; the other side is one core for as long."""
     seconds = bench.seconds(_LIVE_SECONDS)
     report = bench.directory / "live.json"
-    with running_source(_LIVE) as at:
-        used = _recorded(
-            *(bench.directory / "recorded", recording.record_live),
-            *(at.url, at.fingerprint, _LIVE_TRACKS, seconds, str(report)),
+    for backend in _backends():
+        with running_source(_LIVE) as at:
+            used = _recorded(
+                *(bench.directory / "recorded", recording.record_live),
+                *(at.url, at.fingerprint, _LIVE_TRACKS, seconds, backend, str(report)),
+            )
+        found = msgspec.json.decode(report.read_bytes(), type=LiveReport)
+        yield Row(
+            what=f"{_LIVE_TRACKS} live tracks of 20 Mbit/s, {backend}: {found.groups} groups, "
+            f"{found.late} late, {found.lost} lost, {used.seconds / seconds:.0%} of a core",
+            subject="recorder",
+            against="one core for that long",
+            aim=1.0,
+            failed=bool(found.late or found.lost),
+            subject_runs=(used,),
+            against_runs=(Measurement(seconds, 0),),
         )
-    found = msgspec.json.decode(report.read_bytes(), type=LiveReport)
-    yield Row(
-        what=f"{_LIVE_TRACKS} live tracks of 20 Mbit/s: {found.groups} groups, {found.late} late, "
-        f"{found.lost} lost, {used.seconds / seconds:.0%} of a core",
-        subject="recorder",
-        against="one core for that long",
-        aim=1.0,
-        failed=bool(found.late or found.lost),
-        subject_runs=(used,),
-        against_runs=(Measurement(seconds, 0),),
-    )
 
 
 def loss_against_none(bench: Bench) -> Iterator[Row]:

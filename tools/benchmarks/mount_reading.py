@@ -92,18 +92,6 @@ def warm(bench: Bench) -> Iterator[Row]:
         )
 
 
-def recording(bench: Bench) -> Iterator[Row]:
-    """Hold the place of the recordings, which this benchmark cannot measure yet."""
-    del bench
-    yield Row(
-        what="cold read of a day's recording",
-        subject=_CASFS,
-        against=_CAT,
-        aim=0.5,
-        skipped="made-up groups are no media; needs an archive of a recorded day",
-    )
-
-
 def _read_cold(roots: Roots, names: Sequence[str], objects: Sequence[str]) -> Measurement:
     mounts.drop_from_memory([Path(roots.cas, path) for path in objects])
     with mounts.mounted(mounts.casfs(roots)) as filesystem:

@@ -5,33 +5,35 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import trio
 from msgspec import Struct
 
 from casfs.archive import Archive
+from casfs.follower import Follower
 from casfs.manifests.chain import JournalReader
 from casfs.manifests.record import GroupRecord, Line
 from casfs.manifests.runs import kept_groups
 from casfs.names import encode_name
 from casfs.objects.local import object_path
 from casfs.timestamps import NANOSECONDS, parse_time
-from ingest.foreground import spare_the_collector
+from ingest.backends.choice import available_backends
 from ingest.recorder import Recorder, RecordOptions
-from ingest.session import Session, open_session
+from ingest.session import Session, SessionOptions, open_session
 from ingest.state import RecorderState
 from ingest.tls import TlsOptions
 from tools.benchmarks.material import roots_below
-from tools.benchmarks.receiving import cpu_seconds
+from tools.benchmarks.receiving import cpu_seconds, load_backend
 from tools.benchmarks.source import BROADCAST, HELD_TRACK, mark_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
-    from ingest.session import SessionOptions
+    from ingest.backends.choice import BackendChoice
 
 _PATIENCE = 300.0
 _LATE_NS = NANOSECONDS
@@ -43,7 +45,7 @@ class LiveReport(Struct, frozen=True):
 
     groups: int
     late: int
-    """Received over a second after they were sent."""
+    """Received over a second after they were sent, and the recorder had begun."""
     lost: int
     """Sequences that are missing between the first and the last, or incomplete."""
 
@@ -71,7 +73,7 @@ class Recording:
         return 0 if self.session is None else self.session.statistics().buffered_bytes
 
 
-def record(directory: str, url: str, fingerprint: str, groups: int) -> float:
+def record(directory: str, url: str, fingerprint: str, groups: int, backend: str) -> float:
     """Record so many groups and return the CPU seconds until they are durable and indexed."""
 
     async def until_kept(recording: Recording) -> None:
@@ -79,9 +81,7 @@ def record(directory: str, url: str, fingerprint: str, groups: int) -> float:
             while recording.state.groups < groups:  # noqa: ASYNC110 - the state is no event
                 await trio.sleep(_POLL)
 
-    begun = cpu_seconds()
-    _record(directory, url, fingerprint, [HELD_TRACK], until_kept)
-    return cpu_seconds() - begun
+    return _record(directory, url, fingerprint, [HELD_TRACK], until_kept, backend)
 
 
 def hold_open(directory: str, url: str, fingerprint: str, size: int) -> float:
@@ -92,13 +92,17 @@ def hold_open(directory: str, url: str, fingerprint: str, size: int) -> float:
             while recording.held_open() < size:  # noqa: ASYNC110 - as above
                 await trio.sleep(_POLL)
 
-    begun = cpu_seconds()
-    _record(directory, url, fingerprint, [HELD_TRACK], until_held)
-    return cpu_seconds() - begun
+    return _record(directory, url, fingerprint, [HELD_TRACK], until_held)
 
 
 def record_live(
-    directory: str, url: str, fingerprint: str, tracks: int, seconds: float, report: str
+    directory: str,
+    url: str,
+    fingerprint: str,
+    tracks: int,
+    seconds: float,
+    backend: str,
+    report: str,
 ) -> float:
     """Record live tracks for a while, write a `LiveReport`, and return the CPU seconds."""
     names = [f"track{number}" for number in range(tracks)]
@@ -106,10 +110,9 @@ def record_live(
     async def wait(_recording: Recording) -> None:
         await trio.sleep(seconds)
 
-    begun = cpu_seconds()
-    _record(directory, url, fingerprint, names, wait)
-    used = cpu_seconds() - begun
-    found = [_judged(directory, name) for name in names]
+    begun = time.time_ns()
+    used = _record(directory, url, fingerprint, names, wait, backend)
+    found = [_judged(directory, name, begun) for name in names]
     total = LiveReport(
         groups=sum(one.groups for one in found),
         late=sum(one.late for one in found),
@@ -137,9 +140,7 @@ def soak(
             samples.append(_resident_bytes())
         groups = recording.state.groups
 
-    begun = cpu_seconds()
-    _record(directory, url, fingerprint, names, sample)
-    used = cpu_seconds() - begun
+    used = _record(directory, url, fingerprint, names, sample)
     quarter = len(samples) // 4
     found = SoakReport(
         groups=groups,
@@ -157,16 +158,27 @@ def _record(
     fingerprint: str,
     tracks: Sequence[str],
     until: Callable[[Recording], Awaitable[None]],
-) -> None:
-    """Run a recorder, as the foreground does, and stop it when ``until`` returns."""
+    backend: str = "auto",
+) -> float:
+    """Run a recorder, as the foreground does, and stop it when ``until`` returns.
+
+    Returns the CPU seconds from the connection on to the last group in the index.
+    """
     archive = Archive(roots_below(directory))
     options = RecordOptions(
-        url=url, broadcast=BROADCAST, tracks=tuple(tracks), tls=TlsOptions(fingerprint=fingerprint)
+        url=url,
+        broadcast=BROADCAST,
+        tracks=tuple(tracks),
+        tls=TlsOptions(fingerprint=fingerprint),
+        session=SessionOptions(quic=cast("BackendChoice", backend)),
     )
     state = RecorderState(broadcast=BROADCAST, relay=url)
-    spare_the_collector()
-    with contextlib.closing(archive.mirror()) as mirror:
+    load_backend(available_backends()[0] if backend == "auto" else backend)
+    with contextlib.closing(Follower(archive)) as mirror:
+        mirror.step(None)
         with archive.writer(BROADCAST, relay=url) as writer:
+            writer.on_commit = mirror.note
+            begun = cpu_seconds()
 
             @asynccontextmanager
             async def connect(
@@ -180,6 +192,8 @@ def _record(
             trio.run(_run, recording, until)
             places = writer.places
         mirror.step(places)
+        assert not mirror.trouble, mirror.trouble
+        return cpu_seconds() - begun
 
 
 async def _run(recording: Recording, until: Callable[[Recording], Awaitable[None]]) -> None:
@@ -189,12 +203,12 @@ async def _run(recording: Recording, until: Callable[[Recording], Awaitable[None
         recording.recorder.stop()
 
 
-def _judged(directory: str, track: str) -> LiveReport:
-    """Look at what was recorded of a track."""
+def _judged(directory: str, track: str, begun: int) -> LiveReport:
+    """Look at what was recorded of a track, by a recorder that began at that time."""
     records = list(_records(directory, track))
     sequences = sorted({int(record.sequence) for record in records if record.complete})
     missing = sequences[-1] - sequences[0] + 1 - len(sequences) if sequences else 1
-    late = sum(_age_at_arrival(directory, record) > _LATE_NS for record in records)
+    late = sum(_age_at_arrival(directory, record, begun) > _LATE_NS for record in records)
     return LiveReport(groups=len(sequences), late=late, lost=missing)
 
 
@@ -206,14 +220,17 @@ def _records(directory: str, track: str) -> Iterator[GroupRecord]:
             yield from (kept.record for kept in kept_groups(item.record))
 
 
-def _age_at_arrival(directory: str, record: GroupRecord) -> int:
-    """Return how long after its sending a group had been received, nanoseconds."""
+def _age_at_arrival(directory: str, record: GroupRecord, begun: int) -> int:
+    """Return how long after its sending a group had been received, nanoseconds.
+
+    One that was sent before we were there counts from the time at which we were.
+    """
     if not record.complete:
         return 0
     path = os.path.join(roots_below(directory).cas, object_path(record.hash))
     with open(path, "rb") as file:
         file.seek(record.offset + record.size - record.frame_sizes[-1])
-        return parse_time(record.received_end) - mark_of(file.read(8))
+        return parse_time(record.received_end) - max(begun, mark_of(file.read(8)))
 
 
 def _resident_bytes() -> int:

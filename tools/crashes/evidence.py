@@ -70,5 +70,7 @@ class Evidence:
         if self._directory is None:
             when = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
             prefix = f"casfs-crash-evidence-{when}-"
-            self._directory = Path(tempfile.mkdtemp(prefix=prefix, dir=self._parent))
+            # Not where tempfile puts things: what tests keep there is gone with them.
+            parent = self._parent or os.environ.get("TMPDIR", "/tmp")
+            self._directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         return self._directory

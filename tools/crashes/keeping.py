@@ -54,7 +54,7 @@ NAMED = "damage-is-named"
 CALLS = ("rename", "unlink", "rmdir", "mkdir", "fsync", "fdatasync", "writev", "pwrite64")
 """The system calls at which they are killed: those that change a disk."""
 
-_MOST_POINTS = 200
+_MOST_POINTS = 1000
 _SECONDS = 240
 """An action that takes longer is ended, and what was tried proves nothing."""
 _IO_ERROR = 7  # the exit code of StorageError

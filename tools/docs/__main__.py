@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from casfs.cli.deferred import real_commands
 from casfs.cli.program import INTERRUPTED, program
 from casfs.cli.settings_options import shown_default, written
 from casfs.config import Settings
@@ -189,8 +190,7 @@ def main() -> int:
 def _below(
     names: tuple[str, ...], group: click.Group
 ) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    for name in group.list_commands(click.Context(group)):
-        command = group.commands[name]
+    for name, command in real_commands(group):
         if command.hidden:
             continue
         yield (*names, name), command

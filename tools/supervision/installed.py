@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, TypeVar
 
 from casfs.archive import Archive
+from casfs.digest import Digest, digest_of
 from casfs.manifests.chain import JournalReader
 from casfs.manifests.layout import BROADCAST_JOURNAL
 from casfs.manifests.record import GroupRecord, Line, Record, RunRecord
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from tools.loopback.relay import Relay
 
 R = TypeVar("R", bound=Record)
+
+_GRACE = "30s"
 
 CASFS = shutil.which("casfs", path=os.path.dirname(sys.executable)) or "casfs"
 
@@ -52,7 +55,7 @@ class Installed:
                 [
                     *(CASFS, "auto-archive", "--directory", directory, "--poll-interval=1s"),
                     *("--tls-fingerprint", relay.fingerprint, "--time-sync-wait=0"),
-                    *("--min-free=1M", "--log-format=json"),
+                    *("--min-free=1M", "--log-format=json", "--grace", _GRACE),
                 ],
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -95,10 +98,14 @@ class Installed:
             if isinstance(item, Line) and isinstance(item.record, kind)
         ]
 
-    def groups(self, broadcast: str, track: str) -> dict[int, bytes]:
-        """Return every whole group of a track: its sequence and what its object holds."""
+    def sequences(self, broadcast: str, track: str) -> set[int]:
+        """Return the sequence of every whole group of a track."""
+        return {int(record.sequence) for record in self.kept(broadcast, track) if record.complete}
+
+    def digests(self, broadcast: str, track: str) -> dict[int, Digest]:
+        """Return of every whole group of a track the digest of what its object really holds."""
         return {
-            int(record.sequence): self._payload(record)
+            int(record.sequence): digest_of(self._payload(record))
             for record in self.kept(broadcast, track)
             if record.complete
         }
@@ -116,22 +123,3 @@ class Installed:
         with open(os.path.join(self.roots.cas, record.path), "rb") as file:
             file.seek(record.offset)
             return file.read(record.size)
-
-
-def resident_bytes(pid: int) -> int:
-    """Return how much memory a process holds; 0 if it is gone."""
-    try:
-        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the processor time of a process since its start; 0 if it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-            fields = file.read().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

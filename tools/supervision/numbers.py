@@ -18,7 +18,8 @@ from ingest.supervision import Policy, Supervision
 from tools.loopback.directory import running_directory
 from tools.loopback.publisher import running_publisher
 from tools.loopback.relay import running_relay
-from tools.supervision.installed import CASFS, Installed, cpu_seconds, resident_bytes
+from tools.supervision.installed import CASFS, Installed
+from tools.supervision.processes import children, cpu_seconds, footprint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,8 +43,11 @@ class Numbers(Struct):
     """From the start of a recorder's process to its first acknowledged group."""
     start_cpu_seconds: float = 0.0
     """Processor time of that, imports and all."""
-    idle_megabytes: float = 0.0
-    """Resident memory of a recorder of which nothing is on air, shared pages included."""
+    idle_own_megabytes: float = 0.0
+    """Memory of a recorder of which nothing is on air and of the process that keeps its index:
+    their own, and their share of what others map too (PSS)."""
+    idle_resident_megabytes: float = 0.0
+    """The same with all shared pages, counted in each (RSS)."""
     idle_cpu_percent: float = 0.0
     """Of one core."""
 
@@ -123,11 +127,14 @@ def _measure_recorder(installed: Installed, numbers: Numbers) -> None:
             time.sleep(_IDLE_SECONDS)
             used = cpu_seconds(worker.pid) - before
             numbers.idle_cpu_percent = round(100 * used / _IDLE_SECONDS, 2)
-            numbers.idle_megabytes = round(resident_bytes(worker.pid) / 1e6, 1)
+            prints = [footprint(pid) for pid in (worker.pid, *children(worker.pid))]
+            there = [one for one in prints if one is not None]
+            numbers.idle_own_megabytes = sum(one.proportional for one in there) / 1e6
+            numbers.idle_resident_megabytes = sum(one.resident for one in there) / 1e6
 
 
 def as_text(numbers: Numbers) -> str:
     """Return the numbers, one a line."""
     return "\n".join(
-        f"{name:18} {value:10.2f}" for name, value in msgspec.structs.asdict(numbers).items()
+        f"{name:24} {value:10.2f}" for name, value in msgspec.structs.asdict(numbers).items()
     )

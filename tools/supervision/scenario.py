@@ -6,7 +6,6 @@ import contextlib
 import os
 import random
 import signal
-import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,20 +14,20 @@ from msgspec import Struct, field
 
 from casfs.manifests.record import LostSessionRecord, StartRecord
 from tools.loopback.directory import Behaviour, StreamDirectory, running_directory
-from tools.loopback.publisher import Publisher, running_publisher
+from tools.loopback.publisher import running_publisher
 from tools.loopback.relay import Relay, running_relay
-from tools.supervision.installed import Installed, cpu_seconds, resident_bytes
+from tools.supervision.installed import Installed
+from tools.supervision.player import TRACK, Player
+from tools.supervision.processes import children, cpu_seconds, runs
+from tools.supervision.soaking import Flatness, Soak, judge, look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-TRACK = "video0.m4s"
-Sample = dict[int, tuple[int, float]]
-"""Memory (bytes) and processor time (seconds) by process."""
-
-_PATIENCE = 90.0
-_GROUP_SECONDS = 0.5
+_PATIENCE = 180.0
+_FIRST_LIFE = 100.0
+"""Seconds after which the supervisor is killed, if half of the time is not over before."""
 _HOSTILE: list[object] = [
     {"broadcast_name": "\0", "relay_url": "https://localhost/"},
     {"broadcast_name": "x" * 5000},
@@ -48,6 +47,8 @@ class Options(Struct, frozen=True):
     bitrate: int
     calm: bool = False
     """Nothing goes wrong."""
+    pace: float = 1.0
+    """Seconds between two things that go wrong, on average."""
 
 
 class Outcome(Struct):
@@ -63,51 +64,16 @@ class Outcome(Struct):
     """Seconds from a broadcast's listing to its first acknowledged group."""
     slowest_return: float = 0.0
     """Seconds from a worker's death to its successor's report."""
-    worker_megabytes: float = 0.0
-    """Resident, the largest of all at the end."""
-    worker_growth: float = 0.0
-    """Of the worker that ran longest: resident at the end over that at its first look."""
-    supervisor_megabytes: float = 0.0
+    guests: int = 0
+    """Broadcasts that came, were archived, and went."""
     cores: float = 0.0
     """Processor time of those that ran from the first look to the end, over that time."""
+    held: dict[str, float] = field(default_factory=dict)
+    """What the processes held in the end."""
+    soak_seconds: float = 0.0
+    """How long they were watched."""
+    soak: dict[str, Flatness] = field(default_factory=dict)
     amiss: list[str] = field(default_factory=list)
-
-
-class Player(threading.Thread):
-    """Publishes groups of random bytes on every broadcast, and remembers them."""
-
-    def __init__(self, publisher: Publisher, options: Options) -> None:
-        super().__init__(daemon=True)
-        self.sent: dict[str, dict[int, bytes]] = {}
-        self._publisher = publisher
-        self._size = int(options.bitrate * _GROUP_SECONDS / 8)
-        self._done = threading.Event()
-        self._lock = threading.Lock()
-
-    def add(self, name: str) -> None:
-        """Put a broadcast on air."""
-        with self._lock:
-            self._publisher.create_broadcast(name)
-            self._publisher.create_track(name, TRACK)
-            self._publisher.announce(name)
-            self.sent[name] = {}
-
-    def run(self) -> None:
-        """Publish until `finish`."""
-        due = time.monotonic()
-        while not self._done.is_set():
-            for name in list(self.sent):
-                payload = os.urandom(self._size)
-                with self._lock:
-                    number = self._publisher.append_group(name, TRACK, [payload])
-                self.sent[name][number] = payload
-            due = max(due + _GROUP_SECONDS, time.monotonic())
-            self._done.wait(due - time.monotonic())
-
-    def finish(self) -> None:
-        """End it."""
-        self._done.set()
-        self.join()
 
 
 class Scenario:
@@ -129,6 +95,9 @@ class Scenario:
         self.outcome = Outcome(broadcasts=options.broadcasts)
         self.kills: dict[str, int] = {}
         self._names = [f"demo/tv-{number:02}" for number in range(options.broadcasts)]
+        # Some are spared, or no recorder would live long enough to show that it leaks.
+        self._targets = self._names[len(self._names) // 4 :]
+        self._guest: str | None = None
         self._dice = random.Random(7)
         self._deck: list[Behaviour] = []
         """What the directory will do next: each misbehaviour once, then all of them again."""
@@ -140,24 +109,42 @@ class Scenario:
         with self.installed.supervisor(self.directory.url, self.relay) as supervisor:
             self._add(self._names[:half])
             self._add(self._names[half:])
-            first = self._sample(supervisor.pid)
-            supervised = time.monotonic()
-            while time.monotonic() - began < self.options.seconds / 2:
-                self._something()
             if self.options.calm:
-                self._measure(supervisor.pid, time.monotonic() - supervised, first)
+                self._watch(supervisor.pid, began + self.options.seconds)
                 self._end(supervisor.pid)
                 return
+            while time.monotonic() - began < min(self.options.seconds / 2, _FIRST_LIFE):
+                self._something()
+            self._take_leave()
             self._kill_supervisor(supervisor.pid)
         with self.installed.supervisor(self.directory.url, self.relay) as supervisor:
             self._until(self._all_recorded, "recorded again after the supervisor's death")
-            first, supervised = self._sample(supervisor.pid), time.monotonic()
-            while time.monotonic() - began < self.options.seconds:
-                self._something()
+            self._watch(supervisor.pid, began + self.options.seconds)
             self.directory.behaviour = Behaviour.ANSWERS
             self._until(self._all_recorded, "recorded in the end")
-            self._measure(supervisor.pid, time.monotonic() - supervised, first)
             self._end(supervisor.pid)
+
+    def _watch(self, supervisor: int, until: float) -> None:
+        """Let things go on until then, and see what the processes hold meanwhile."""
+        began, before = time.monotonic(), self._cpu(supervisor)
+        soak = Soak(supervisor, min(10.0, max(0.5, (until - began) / 100)))
+        soak.start()
+        try:
+            while time.monotonic() < until:
+                self._something()
+        finally:
+            soak.finish()
+            self.outcome.soak = judge(soak.samples)
+        seconds, after = time.monotonic() - began, self._cpu(supervisor)
+        self.outcome.cores = sum(after[pid] - before[pid] for pid in after if pid in before)
+        self.outcome.cores /= seconds
+        self.outcome.held = look(supervisor).figures
+        self.outcome.soak_seconds = seconds
+
+    def _cpu(self, supervisor: int) -> dict[int, float]:
+        workers = children(supervisor)
+        pids = [supervisor, *workers, *(child for one in workers for child in children(one))]
+        return {pid: cpu_seconds(pid) for pid in pids}
 
     # What happens
 
@@ -165,18 +152,42 @@ class Scenario:
         for name in names:
             self.player.add(name)
             self.kills[name] = 0
-        listed = [
-            {"relay_url": self.relay.url, "broadcast_name": name, "track_name": TRACK}
-            for name in self.player.sent
-        ]
-        self.directory.entries = [*_HOSTILE, *listed]
+        self._list()
         began = time.monotonic()
         for name in names:
-            self._until(partial(self.installed.groups, name, TRACK), f"begun: {name}")
+            self._until(partial(self.installed.sequences, name, TRACK), f"begun: {name}")
         self.outcome.slowest_first_group = max(
             self.outcome.slowest_first_group, time.monotonic() - began
         )
         self._until(self._all_recorded, "recorded")
+
+    def _list(self) -> None:
+        """Have the directory list what is on air."""
+        listed = [
+            {"relay_url": self.relay.url, "broadcast_name": name, "track_name": TRACK}
+            for name in sorted(self.player.on_air)
+        ]
+        self.directory.entries = [*_HOSTILE, *listed]
+
+    def _welcome(self) -> None:
+        """Let a guest come, who is archived like any other."""
+        self._guest = name = f"demo/guest-{self.outcome.guests}"
+        self.outcome.guests += 1
+        self.player.add(name)
+        self.kills[name] = 0
+        self._list()
+        # Relays remember a minute for those who come late: a directory may be away for longer.
+        self.directory.behaviour = Behaviour.ANSWERS
+        self._until(partial(self.installed.sequences, name, TRACK), f"begun: {name}")
+
+    def _take_leave(self) -> None:
+        """Let the guest go, and its recorder after it."""
+        name, self._guest = self._guest, None
+        if name is not None:
+            self.player.rest(name)
+            self._until(partial(self._holds, name), f"archived: all of {name}")
+            self._list()
+            self.player.remove(name)
 
     def _something(self) -> None:
         if self.options.calm:
@@ -187,7 +198,12 @@ class Scenario:
         behaviour = self._deck.pop()
         self.directory.behaviour = behaviour
         self.outcome.behaviours.append(behaviour.value)
-        name = self._dice.choice(self._names)
+        if self._dice.random() < 0.3:
+            if self._guest is None:
+                self._welcome()
+            else:
+                self._take_leave()
+        name = self._dice.choice(self._targets)
         before = self.installed.worker(name)
         if before is not None and self._dice.random() < 0.7:
             os.kill(before, signal.SIGKILL)
@@ -196,26 +212,26 @@ class Scenario:
             began = time.monotonic()
             self._until(lambda: self.installed.worker(name) not in (None, before), f"back: {name}")
             self.outcome.slowest_return = max(self.outcome.slowest_return, time.monotonic() - began)
-        time.sleep(self._dice.random() * 2)
+        time.sleep(2 * self._dice.random() * self.options.pace)
 
     def _kill_supervisor(self, pid: int) -> None:
         workers = self.installed.workers()
         os.kill(pid, signal.SIGKILL)
         self.outcome.supervisors_killed += 1
         self._until(
-            lambda: not any(_runs(worker) for worker in workers.values()),
+            lambda: not any(runs(worker) for worker in workers.values()),
             "ended: the workers of a dead supervisor",
         )
 
     def _end(self, pid: int) -> None:
         """Stop publishing, wait for what is on its way, and end it in good order."""
         self.player.finish()
-        for name, sent in self.player.sent.items():
-            self._until(partial(self._holds, name, sent), f"archived: all of {name}")
+        for name in self.player.sent:
+            self._until(partial(self._holds, name), f"archived: all of {name}")
         workers = self.installed.workers()
         os.kill(pid, signal.SIGTERM)
         self._until(
-            lambda: not any(_runs(worker) for worker in workers.values()), "ended: the workers"
+            lambda: not any(runs(worker) for worker in workers.values()), "ended: the workers"
         )
 
     # What must be true
@@ -223,8 +239,8 @@ class Scenario:
     def check(self) -> None:
         """Compare the archive with what was published."""
         for name, sent in self.player.sent.items():
-            kept = self.installed.groups(name, TRACK)
-            wrong = [number for number, payload in sent.items() if kept.get(number) != payload]
+            kept = self.installed.digests(name, TRACK)
+            wrong = [number for number, digest in sent.items() if kept.get(number) != digest]
             if wrong:
                 self._amiss(f"{name}: {len(wrong)} groups are missing or wrong: {wrong[:5]}")
             records = self.installed.kept(name, TRACK)
@@ -232,37 +248,21 @@ class Scenario:
             if len(set(complete)) != len(complete):
                 self._amiss(f"{name}: a group was recorded twice")
             self.outcome.groups += len(sent)
-            self.outcome.bytes += sum(map(len, sent.values()))
             lost = len(self.installed.records(LostSessionRecord, name))
             if lost != self.kills[name]:
                 self._amiss(f"{name}: {self.kills[name]} kills, {lost} lost sessions on record")
             if not self.installed.records(StartRecord, name):
                 self._amiss(f"{name}: no start is on record")
-        if self.outcome.worker_megabytes > 150 or self.outcome.worker_growth > 1.5:
-            self._amiss("memory grows")
+        self.outcome.bytes = self.player.bytes
+        for what, figure in self.outcome.soak.items():
+            if not figure.flat:
+                self._amiss(f"{what}: {figure.early:g} early, {figure.late:g} late")
 
-    def _holds(self, name: str, sent: dict[int, bytes]) -> bool:
-        return set(self.installed.groups(name, TRACK)) >= set(sent)
+    def _holds(self, name: str) -> bool:
+        return self.installed.sequences(name, TRACK) >= set(self.player.sent[name])
 
     def _all_recorded(self) -> bool:
-        return set(self.installed.workers()) == set(self.player.sent)
-
-    def _sample(self, supervisor: int) -> Sample:
-        """Return memory and processor time of each process."""
-        pids = [supervisor, *self.installed.workers().values()]
-        return {pid: (resident_bytes(pid), cpu_seconds(pid)) for pid in pids}
-
-    def _measure(self, supervisor: int, seconds: float, before: Sample) -> None:
-        now = self._sample(supervisor)
-        self.outcome.supervisor_megabytes = now[supervisor][0] / 1e6
-        used = [now[pid][1] - before[pid][1] for pid in now if pid in before]
-        self.outcome.cores = sum(used) / seconds
-        workers = {pid: memory for pid, (memory, _) in now.items() if pid != supervisor}
-        self.outcome.worker_megabytes = max(workers.values(), default=0) / 1e6
-        self.outcome.worker_growth = max(
-            (memory / before[pid][0] for pid, memory in workers.items() if pid in before),
-            default=0.0,
-        )
+        return set(self.installed.workers()) >= self.player.on_air
 
     def _until(self, condition: Callable[[], object], what: str) -> None:
         deadline = time.monotonic() + _PATIENCE
@@ -276,23 +276,20 @@ class Scenario:
 
 
 def live_through(path: Path, options: Options) -> Outcome:
-    """Do all of it below ``path``; raises TimeoutError if something never happens."""
+    """Do all of it below ``path``; what never happens is amiss, too."""
     installed = Installed(path)
     with contextlib.ExitStack() as held:
         relay = held.enter_context(running_relay())
         publisher = held.enter_context(running_publisher(relay.url, relay.fingerprint))
         directory = held.enter_context(running_directory())
-        player = Player(publisher, options)
+        player = Player(publisher, options.bitrate)
         scenario = Scenario(installed, options, relay, directory, player)
         player.start()
-        scenario.live()
+        try:
+            scenario.live()
+        except TimeoutError as error:
+            scenario.outcome.amiss.append(str(error))
+        finally:
+            player.finish()
         scenario.check()
     return scenario.outcome
-
-
-def _runs(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
