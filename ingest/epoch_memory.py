@@ -170,6 +170,11 @@ class EpochMemory:
             for name, first in lowest.items()
         )
 
+    def times(self, track: str, clock: Clock) -> Times | None:
+        """Return the media times of a track; None if none are known."""
+        state = self.tracks.get(track)
+        return None if state is None else state.times.get(clock)
+
     def latest(self, clock: Clock) -> int | None:
         """Return how far the media of any track have come by a clock."""
         found = [

@@ -184,9 +184,11 @@ class EpochTracker:
         epoch.before = None
 
     def _recorded(self, epoch: EpochMemory, track: str, sequence: int) -> Seen | None:
-        state = epoch.track(track)
-        before = state.seen.get(sequence)
-        if before is None and sequence <= state.horizon:
+        state = epoch.tracks.get(track)
+        before = None if state is None else state.seen.get(sequence)
+        # Of an epoch that was read back, and is over, only a part is remembered.
+        partly = epoch is not self._current and not epoch.generation
+        if before is None and (partly or (state is not None and sequence <= state.horizon)):
             before = self._history.find(track, epoch.number, sequence)
         return before
 
@@ -195,11 +197,13 @@ class EpochTracker:
         placed = at = epoch
         while at.before is not None:
             before = at.before
-            if before.highest(track) >= 0 or not at.goes_on:
-                within = at.goes_on and sequence <= before.highest(track)
-                if not (within or self._is_older(placed, before, track, sequence, seen)):
-                    break
+            highest = before.highest(track)
+            if (at.goes_on and sequence <= highest) or self._is_older(
+                placed, before, track, sequence, seen
+            ):
                 placed = before
+            elif highest >= 0 or not at.goes_on:
+                break
             at = before
         return placed
 
@@ -207,23 +211,21 @@ class EpochTracker:
         self, epoch: EpochMemory, before: EpochMemory, track: str, sequence: int, seen: Seen
     ) -> bool:
         """Whether its media time makes a group one of the epoch before the one given."""
-        time = seen.time
-        times = None if time is None else before.track(track).times.get(time.clock)
-        if time is None or times is None or self._recorded(epoch, track, sequence):
+        if seen.time is None or self._recorded(epoch, track, sequence):
             return False
         known = self._recorded(before, track, sequence)
         if known is not None and known.complete and known.digest != seen.digest:
             return False
-        at = time.nanoseconds
-        last, _ = times.around(sequence)
+        at, clock = seen.time.nanoseconds, seen.time.clock
+        times, since = before.times(track, clock), epoch.times(track, clock)
+        last = before.latest(clock) if times is None else times.around(sequence)[0]
         if last is not None and at < last - REORDER:
             return False
-        since = epoch.track(track).times.get(time.clock)
         if since is not None:
-            _, higher = since.around(sequence)
-            return higher is not None and at > higher + REORDER
+            higher = since.around(sequence)[1]
+            return times is not None and higher is not None and at > higher + REORDER
         # The track has not been heard of since: does it go on as before, or as others do now?
-        others = epoch.latest(time.clock)
+        others = epoch.latest(clock)
         recent = 0 <= seen.received - epoch.begun < HELD_BACK
         if not (epoch.by_time and recent) or others is None or last is None:
             return False
@@ -231,11 +233,11 @@ class EpochTracker:
 
     def _goes_back(self, track: str, sequence: int, seen: Seen) -> bool:
         """Whether media time goes back to a group that is the newest of its track."""
-        times = self._current.track(track).times
         newest = sequence > self._current.highest(track)
-        if seen.time is None or seen.time.clock not in times or not newest:
+        times = None if seen.time is None else self._current.times(track, seen.time.clock)
+        if seen.time is None or times is None or not newest:
             return False
-        lower, _ = times[seen.time.clock].around(sequence)
+        lower, _ = times.around(sequence)
         if lower is None or seen.time.nanoseconds >= lower - REORDER:
             return False
         since = seen.received - _JUMPS_WITHIN

@@ -263,3 +263,11 @@ def test_the_times_of_many_groups_in_any_order_are_remembered_in_part() -> None:
     for number in range(3000, 0, -1):
         observe(number, b"%d" % number, time=100_000 + number)
     assert observe(3001, b"3001", time=0) == (Verdict.NEW, 2)
+
+
+def test_a_track_that_is_first_heard_of_behind_such_a_restart_belongs_where_its_time_does() -> None:
+    observe = Observer()
+    observe(0, b"v0", time=1000)
+    assert observe(1, b"v1", time=0, at=1) == (Verdict.NEW, 2)
+    assert observe(0, b"a0", track=AUDIO, time=1001, at=2) == (Verdict.NEW, 1)
+    assert observe(1, b"a1", track=AUDIO, time=1, at=3) == (Verdict.NEW, 2)
