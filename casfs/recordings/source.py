@@ -20,7 +20,7 @@ from msgspec import Struct
 from casfs.digest import digest_of
 from casfs.errors import DamagedObjectError, NotFoundError
 from casfs.index.rows import BroadcastRow, SealRow
-from casfs.index.samples import SAMPLES_VERSION, RecordingSizes
+from casfs.index.samples import SAMPLES_VERSION, RecordingSizes, RememberedSpan
 from casfs.manifests.record import INIT_TRACKS
 from casfs.media.recording import flat_recording
 from casfs.media.timeline import split_by_codec
@@ -248,7 +248,8 @@ class Recordings:
             self._remember(span.name, known)
             # What damage took may come back: then it is another recording.
             if not span.clip and not any(item.lacking for item in left_out):
-                self._samples.remember(span.name, span.broadcast.number, known)
+                remembered = RememberedSpan(span.broadcast.number, span.start, span.end)
+                self._samples.remember(span.name, remembered, known)
         return known
 
     def _payloads(
