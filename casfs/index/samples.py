@@ -42,6 +42,7 @@ SUFFIX: Final = "-samples"
 
 _LOG = logging.getLogger(__name__)
 _BUSY_SECONDS = 5.0
+_MOST_TIME: Final = (1 << 63) - 1
 
 _TABLES = """
 -- One row a payload: a group, or adjacent groups of a run.
@@ -245,7 +246,8 @@ class SampleIndex:
     def remember(self, name: Digest, span: RememberedSpan, recording: RecordingSizes) -> None:
         """Keep how large a recording is."""
         sizes = msgspec.msgpack.encode(recording.sizes)
-        row = (bytes.fromhex(name), span.broadcast, span.begins, span.ends, sizes, recording.reason)
+        begins, ends = (min(time, _MOST_TIME) for time in (span.begins, span.ends))
+        row = (bytes.fromhex(name), span.broadcast, begins, ends, sizes, recording.reason)
         self._write(("insert or replace into recordings values (?, ?, ?, ?, ?, ?)", [row]))
 
     def counts(self) -> SampleCounts:
@@ -346,7 +348,7 @@ def _check(connection: sqlite3.Connection) -> None:
 
 
 def _quoted(path: str) -> str:
-    return urllib.parse.quote(os.path.abspath(path))
+    return urllib.parse.quote(os.fsencode(os.path.abspath(path)))
 
 
 def _remove(path: str) -> None:
