@@ -91,12 +91,18 @@ class Following:
             start, self._segments.first(0), (), (), ended=False, modified=start
         )
         self._fresh_until = 0.0
+        self._refreshed = False
         self._lacks = Lacks()
 
     @property
     def timeline(self) -> Timeline:
         """What was known when `refresh` was called last."""
         return self._timeline
+
+    @property
+    def was_refreshed(self) -> bool:
+        """Say whether anything was looked for yet."""
+        return self._refreshed
 
     def refresh(self, *, ended: bool) -> Timeline:
         """Look for what is new, and return what is known now; ``ended``: nothing more will come.
@@ -135,6 +141,7 @@ class Following:
                 modified=newest,
             )
             self._fresh_until = self._clock() + _FRESH_SECONDS
+            self._refreshed = True
             return self._timeline
 
     def layout(self, number: int) -> Layout:

@@ -19,11 +19,13 @@ from casfs.errors import StorageError
 from casfs.index.reader import Reader
 from casfs.index.samples import SampleIndex
 from casfs.media.descriptions import Kind
+from casfs.mount.hls import HlsDay, HlsSource, Playlist
+from casfs.mount.tree import Directory
 from casfs.recordings.opening import open_recordings
 from casfs.recordings.reading import manifest_frames
-from casfs.recordings.source import Recordings, RecordingSpan
+from casfs.recordings.source import MOST_FOLLOWED, Recordings, RecordingSpan
 from casfs.recordings.spool import DIRECTORY_SUFFIX, Spool
-from casfs.timestamps import HOUR, parse_time
+from casfs.timestamps import DAY, HOUR, parse_time
 from tests.fakes.codec_frames import box_body, codec_frames, groups, legacy
 from tests.fakes.flat_media import SECOND, Encoding, Media, encode, frames, write
 from tests.fakes.store import Clock, group, make_archive
@@ -209,6 +211,25 @@ def test_what_the_disk_refused_once_is_not_left_out_of_a_timeline(tmp_path: Path
         segments = following.refresh(ended=True).segments
     shown = {member.group.digest for at in range(len(segments)) for member in segments.members(at)}
     assert shown == {digest_of(b"".join(item.frames)) for item in made if item.track == "good"}
+
+
+def test_a_day_is_still_known_when_many_others_were_asked_for_since(tmp_path: Path) -> None:
+    archive = make_archive(tmp_path)
+    with archive.writer("tv", clock=Clock(START)) as writer:
+        writer.commit(committed({}, START + SECOND))
+    with contextlib.closing(always_fresh(archive)) as reader, follow(archive, reader) as found:
+        recordings, _ = found
+        (broadcast,) = reader.broadcasts()
+        day = HlsDay("/hls/tv/day", HlsSource(broadcast, START // DAY, reader, recordings))
+        day.prepare()
+        playlist, segments = day.child("media.m3u8"), day.child("seg")
+        assert isinstance(playlist, Playlist)
+        assert isinstance(segments, Directory)
+        before = (playlist.render(), [entry.name for entry in segments.entries()])
+        assert b".m4s" in before[0]
+        for hour in range(MOST_FOLLOWED):
+            recordings.following(broadcast, hour * HOUR, (hour + 1) * HOUR)
+        assert (playlist.render(), [entry.name for entry in segments.entries()]) == before
 
 
 @contextlib.contextmanager
