@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import logging
@@ -54,8 +55,7 @@ from casfs.mount.virtual import OpenVirtual, SharedObjects
 from casfs.mount.workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from casfs.mount.tree import Listed
 
@@ -161,9 +161,12 @@ class Filesystem(pyfuse3.Operations):
         """Return how the mount fares, in a few words."""
         return self._counters.summary()
 
-    def working(self) -> AbstractAsyncContextManager[None]:
+    @contextlib.asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
         """Let what runs in the background run within the block."""
-        return self._workers.background()
+        async with self._workers.background():
+            self._workers.in_background(self._objects.let_go_of_unused)
+            yield
 
     # Names and attributes
 

@@ -53,6 +53,10 @@ class ObjectOpener:
         """Close what is kept open for the next reader."""
         self._objects.close()
 
+    async def let_go(self) -> None:
+        """Close what was kept open and nobody came for."""
+        await self._workers.open(self._objects.let_go)
+
     async def open(self, node: StoredFile) -> OpenObject:
         """Return the file, its object verified, or to be verified as it is read.
 

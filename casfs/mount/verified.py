@@ -47,7 +47,7 @@ KEPT_FILES = 4096
 """How many of the objects that were opened last stay open, at most."""
 
 KEPT_SECONDS = 60.0
-"""How long after its last use, at most, while others are opened."""
+"""How long after its last use, at most, while others are opened or `let_go` is called."""
 
 
 class Verification(enum.Enum):
@@ -222,6 +222,13 @@ class VerifiedObjects:
             while self._kept and (
                 len(self._kept) > self._most_kept or now - self._oldest().last_use > KEPT_SECONDS
             ):
+                self._drop_oldest()
+
+    def let_go(self) -> None:
+        """Close what nobody has opened for `KEPT_SECONDS`: it may be all that keeps its bytes."""
+        with self._lock:
+            now = self._clock()
+            while self._kept and now - self._oldest().last_use > KEPT_SECONDS:
                 self._drop_oldest()
 
     def _oldest(self) -> _Kept:

@@ -19,6 +19,7 @@ import trio
 from casfs.errors import DamagedObjectError, ObjectNotFoundError
 from casfs.media.layout import Literal
 from casfs.mount.tree import Attributes, Kind, ObjectRange, StoredFile, Validity
+from casfs.mount.verified import KEPT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -68,6 +69,7 @@ class _Shared:
     def __init__(self, file: OpenObject) -> None:
         self.file = file
         self.users = 0
+        self.last_use = trio.current_time()
         self.dropped = False
 
     def close_if_unused(self) -> None:
@@ -109,7 +111,17 @@ class SharedObjects:
             return await shared.file.read_into(buffer, extent.offset)
         finally:
             shared.users -= 1
+            shared.last_use = trio.current_time()
             shared.close_if_unused()
+
+    async def let_go_of_unused(self) -> None:
+        """Close, for ever, the objects that nobody has read for a while: they may be deleted."""
+        while True:
+            await trio.sleep(KEPT_SECONDS)
+            until = trio.current_time() - KEPT_SECONDS
+            for digest in [digest for digest, one in self._open.items() if one.last_use < until]:
+                self._drop(digest)
+            await self._opener.let_go()
 
     def close(self) -> None:
         """Let go of all of them."""

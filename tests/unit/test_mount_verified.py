@@ -159,6 +159,17 @@ def test_no_more_objects_stay_open_than_are_to(
     opening.objects.close()
 
 
+def test_what_nobody_opens_again_is_let_go_of(opening: Opening) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    opening.hashes()
+    opening.clock.now += 60
+    opening.objects.let_go()
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    opening.clock.now += 1
+    opening.objects.let_go()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_an_object_opens_with_the_last_descriptor(
     opening: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:

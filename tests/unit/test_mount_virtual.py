@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 from typing import TYPE_CHECKING, cast
 
-from casfs.media.layout import Literal
+import trio
+
+from casfs.media.layout import Extent, Literal
+from casfs.mount.opening import ObjectOpener
+from casfs.mount.status import Counters
 from casfs.mount.tree import Attributes, Kind, Validity, VirtualFile
-from casfs.mount.virtual import OpenVirtual
+from casfs.mount.verified import KEPT_SECONDS
+from casfs.mount.views import ArchiveView
+from casfs.mount.virtual import OpenVirtual, SharedObjects
 from casfs.mount.workers import Workers
+from tests.fakes.archive import Content, DiskArchive, MemoryLookup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from casfs.media.layout import Extent
-    from casfs.mount.virtual import SharedObjects
+    from trio.testing import MockClock
 
 CONTENT = b"what was said live"
 
@@ -59,3 +68,29 @@ async def test_what_a_growing_file_is_made_of_is_found_out_in_a_thread() -> None
     assert await file.read(8, 100) == CONTENT[8:]
     assert layout.threads
     assert threading.get_ident() not in layout.threads
+
+
+async def test_objects_that_nobody_reads_are_let_go_of(
+    tmp_path: Path, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    archive = DiskArchive(tmp_path)
+    view = ArchiveView(MemoryLookup(Content()), archive.store)
+    workers = Workers()
+    opener = ObjectOpener(view, Counters(), workers)
+    objects = SharedObjects(opener, archive.store, workers)
+    digest = archive.put(b"payload")
+    buffer = memoryview(bytearray(7))
+    assert await objects.read_into(buffer, Extent(digest, 0, 7)) == 7
+    assert times_open(archive.store.path(digest)) == 2
+    nursery.start_soon(objects.let_go_of_unused)
+    await trio.sleep(3 * KEPT_SECONDS)
+    opener.close()
+    assert times_open(archive.store.path(digest)) == 0
+
+
+def times_open(path: str) -> int:
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found += os.readlink(f"/proc/self/fd/{name}") == path
+    return found
