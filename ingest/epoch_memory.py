@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 REMEMBERED = 1 << 14
 """Sequences remembered for each track; relays redeliver some seconds or minutes, not hours."""
 
+OVER = 600 * NANOSECONDS
+"""How long after the beginning of an epoch nothing of the one before it can come any more."""
+
 HELD_BACK = 90 * NANOSECONDS
 """More than the age up to which we let relays deliver old groups."""
 

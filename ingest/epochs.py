@@ -38,7 +38,7 @@ from msgspec.structs import replace
 
 from casfs.digest import Digest, digest_of_parts
 from casfs.timestamps import NANOSECONDS
-from ingest.epoch_memory import HELD_BACK, EpochMemory, Seen
+from ingest.epoch_memory import HELD_BACK, OVER, EpochMemory, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,6 +107,7 @@ class EpochTracker:
         known = self._known(epoch)
         if known is not None:
             known.track(track).remember(sequence, seen)
+            known.begun = min(known.begun or seen.received, seen.received)
 
     def restore_highest(self, track: str, epoch: int, sequence: int) -> None:
         """Take that groups of a track up to this one were recorded before."""
@@ -123,6 +124,7 @@ class EpochTracker:
         self, track: str, sequence: int, frames: Sequence[bytes], seen: Seen, *, generation: int
     ) -> Decision:
         """Decide on a group that came over a subscription of this ``generation`` (from 1 on)."""
+        self._forget(seen.received - OVER)
         epoch = self._placed(self._epoch_of(generation), track, sequence, seen)
         state = epoch.track(track)
         state.enter(generation)
@@ -175,11 +177,14 @@ class EpochTracker:
             epoch = epoch.before
         return epoch
 
-    def _forget(self) -> None:
+    def _forget(self, over: int = 0) -> None:
+        """Forget epochs that were over at a time, and the oldest of too many."""
         epoch = self._current
         for _ in range(_EPOCHS_REMEMBERED):
             if epoch.before is None:
                 return
+            if 0 < epoch.begun < over:
+                break
             epoch = epoch.before
         epoch.before = None
 
@@ -222,8 +227,10 @@ class EpochTracker:
         if last is not None and at < last - REORDER:
             return False
         if since is not None:
-            higher = since.around(sequence)[1]
-            return times is not None and higher is not None and at > higher + REORDER
+            lower, higher = since.around(sequence)
+            if times is None or lower is not None or higher is None:
+                return False
+            return at > higher + REORDER
         # The track has not been heard of since: does it go on as before, or as others do now?
         others = epoch.latest(clock)
         recent = 0 <= seen.received - epoch.begun < HELD_BACK
