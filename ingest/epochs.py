@@ -140,7 +140,7 @@ class EpochTracker:
         verdict = _compare(before, seen, frames, prefix)
         if verdict is Verdict.NEW:
             return self._begin(track, sequence, seen, generation, _AGAIN)
-        known = before if before.time is not None else replace(before, time=seen.time)
+        known = replace(before, time=seen.time)
         state.remember(sequence, seen if verdict is Verdict.BETTER else known)
         return Decision(verdict, epoch.number, before)
 
@@ -151,8 +151,8 @@ class EpochTracker:
         """
         state = self._current.track(track)
         if state.horizon >= 0:
-            first = max(first, min(state.seen, default=state.horizon + 1))
-        known = sorted(number for number in state.seen if first <= number <= last)
+            first = max(first, min(state.sequences, default=state.horizon + 1))
+        known = sorted(number for number in state.sequences if first <= number <= last)
         ranges: list[tuple[int, int]] = []
         at = first
         for number in [*known, last + 1]:
@@ -190,7 +190,7 @@ class EpochTracker:
 
     def _recorded(self, epoch: EpochMemory, track: str, sequence: int) -> Seen | None:
         state = epoch.tracks.get(track)
-        before = None if state is None else state.seen.get(sequence)
+        before = None if state is None else state.recall(sequence)
         # Of an epoch that was read back, and is over, only a part is remembered.
         partly = epoch is not self._current and not epoch.generation
         if before is None and (partly or (state is not None and sequence <= state.horizon)):
