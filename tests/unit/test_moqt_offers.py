@@ -14,7 +14,6 @@ from ingest.moq.events import (
     TrackEnded,
     TrackRefused,
 )
-from ingest.moq.integers import MAX_VARINT
 from ingest.moq.interface import Extra, Limits
 from ingest.moq.moqt_drafts import DRAFT_14, DRAFT_16, DRAFT_18, Draft
 from ingest.moq.moqt_messages import Kind, PublishDone, RequestError, frame
@@ -239,9 +238,9 @@ def test_a_relay_cannot_take_our_own_numbers(draft: Draft) -> None:
 def test_the_highest_number_that_a_request_can_have_ends_nothing(draft: Draft) -> None:
     relay = MoqtRelay(draft)
     relay.session.announce("tv")
-    relay._relay_request = MAX_VARINT
+    relay._relay_request = draft.integers.largest
     assert relay.offer("tv", "video", alias=7)[1] == [BroadcastAnnounced("tv", 1)]
-    granted = RequestNumber(MAX_VARINT).encode(draft)
+    granted = RequestNumber(draft.integers.largest).encode(draft)
     assert f"{relay.control} {frame(Kind.MAX_REQUEST_ID, granted, draft).hex()}" in relay.sent()
 
 
