@@ -264,3 +264,10 @@ def test_the_beginning_of_a_group_is_asked_for_however_high_its_objects_are_numb
     relay.now += 60 * SECOND
     relay.session.settle(relay.now)
     assert len(relay.sent()) == 1
+
+
+def test_who_asks_again_and_again_takes_no_more_room() -> None:
+    relay = MoqtRelay(DRAFT_18)
+    for _ in range(100):
+        relay.session.announce("tv/")
+    assert len(relay.session._control.names._asked) == 1
