@@ -240,9 +240,13 @@ class EpochTracker:
 
     def _goes_back(self, track: str, sequence: int, seen: Seen) -> bool:
         """Whether media time goes back to a group that is the newest of its track."""
-        newest = sequence > self._current.highest(track)
-        times = None if seen.time is None else self._current.times(track, seen.time.clock)
-        if seen.time is None or times is None or not newest:
+        if seen.time is None or sequence <= self._current.highest(track):
+            return False
+        times = opened = self._current.times(track, seen.time.clock)
+        if times is None and self._current.by_time and self._current.before is not None:
+            # Another track opened the epoch: this one goes back, too, and it counts.
+            times = self._current.before.times(track, seen.time.clock)
+        if times is None:
             return False
         lower, _ = times.around(sequence)
         if lower is None or seen.time.nanoseconds >= lower - REORDER:
@@ -250,7 +254,7 @@ class EpochTracker:
         since = seen.received - _JUMPS_WITHIN
         jumps = [jump for jump in self._jumps.get(track, ()) if jump > since]
         self._jumps[track] = [*jumps, seen.received][-_JUMPS:]
-        return len(jumps) < _JUMPS
+        return opened is not None and len(jumps) < _JUMPS
 
     def _begin(
         self, track: str, sequence: int, seen: Seen, generation: int, reason: str

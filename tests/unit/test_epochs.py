@@ -250,6 +250,17 @@ def test_a_track_whose_time_goes_back_again_and_again_tells_no_time() -> None:
     assert observe.tracker.epoch == 4
 
 
+def test_a_looped_source_is_not_believed_whichever_track_sees_it_first() -> None:
+    observe = Observer()
+    tracks = [f"video{number}.m4s" for number in range(5)]
+    for second in range(0, 7200, 10):
+        first = second // 150 % len(tracks)
+        for track in tracks[first:] + tracks[:first]:
+            payload = f"{track} {second}".encode()
+            observe(second, payload, track=track, time=second % 150, at=second)
+    assert observe.tracker.epoch == 4
+
+
 def test_the_same_sequence_with_other_bytes_behind_such_a_restart_is_another_one() -> None:
     observe = Observer()
     for sequence in range(5):
