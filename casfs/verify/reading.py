@@ -36,6 +36,11 @@ class ObjectChecker:
         self._throttle = throttle
         self._quick = quick
         self._from_disk = from_disk
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Have every look end at once; what it then returns means nothing."""
+        self._stopped = True
 
     def look(self, digest: Digest, needed: int | None) -> Looked:
         """Look at an object of which records need so many bytes. Whatever fails is a finding."""
@@ -60,7 +65,7 @@ class ObjectChecker:
             if self._from_disk:
                 _evict(descriptor)
             most = self._throttle.read_bytes
-            while chunk := os.pread(descriptor, most, read):
+            while not self._stopped and (chunk := os.pread(descriptor, most, read)):
                 hasher.update(chunk)
                 read += len(chunk)
                 self._throttle.wait(len(chunk))

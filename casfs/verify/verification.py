@@ -151,8 +151,13 @@ class _Verification:
 
         with ThreadPoolExecutor(self._threads, thread_name_prefix="casfs-verify") as threads:
             ahead = _AHEAD * self._threads
-            for outcome in _in_order(threads, look, schedule.batches(), ahead):
-                self._take(index, schedule, outcome, remember=not quick)
+            try:
+                for outcome in _in_order(threads, look, schedule.batches(), ahead):
+                    self._take(index, schedule, outcome, remember=not quick)
+            except BaseException:
+                # Whoever interrupts this does not want to wait for what was begun.
+                checker.stop()
+                raise
         schedule.finish()
         counted = self._plan.everything and schedule.complete
         return self._report(

@@ -419,7 +419,7 @@ def test_an_interrupted_verify_says_so(holdings: Holdings) -> None:
     digest = digest_of(payload)
     large = installation.cas / "objects" / "blake3" / digest[:2] / f"{digest}.bin"
     large.chmod(0o644)
-    os.truncate(large, 2 << 30)  # sparse, and long enough to be in the middle of
+    os.truncate(large, 1 << 40)  # sparse, and nobody reads to its end
     try:
         with installation.running("verify") as program:
             eventually(lambda: large in _open_files(program.process.pid), "reading")
