@@ -166,6 +166,10 @@ class EpochTracker:
         highest = self._current.highest(track)
         return highest if highest >= 0 else None
 
+    def lowest(self, track: str) -> int:
+        """Return the lowest sequence that is remembered of a track in this epoch, or 0."""
+        return min(self._current.track(track).seen, default=0)
+
     def _epoch_of(self, generation: int) -> EpochMemory:
         before = self._current.before
         late = before is not None and generation < self._current.generation
