@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import ssl
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -17,6 +19,8 @@ from casfs.errors import ConfigError, DirectoryError
 from ingest.directory import Fields, Listing, ListingLimits, announcing_relay, read_listing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from casfs.digest import Digest
 
 from casfs.digest import digest_of
@@ -57,17 +61,17 @@ class Fetcher:
 
         The same object as the last time if nothing changed. It is asked, and read, in a thread.
         """
-        if self._path is not None:
-            return await trio.to_thread.run_sync(
-                self._read_file, self._path, abandon_on_cancel=True
-            )
+        ask = self._get if self._path is None else partial(self._read_file, self._path)
         try:
             with trio.fail_after(_DRIPPING * self._options.timeout):
-                return await trio.to_thread.run_sync(self._get, abandon_on_cancel=True)
+                answer = await trio.to_thread.run_sync(_outcome, ask, abandon_on_cancel=True)
         except trio.TooSlowError:
             # It sends its header drop by drop. That connection is left to itself.
             self._client = None
             raise DirectoryError("it gave no answer in time") from None
+        if isinstance(answer, str):
+            raise DirectoryError(answer)
+        return answer
 
     def close(self) -> None:
         """End its connections."""
@@ -129,18 +133,17 @@ class Fetcher:
             # A small piece can unpack to anything before it is counted.
             raise DirectoryError("its answer is compressed, which was not asked for")
         most = self._options.limits.bytes
-        pieces: list[bytes] = []
-        size = 0
-        for piece in response.iter_bytes(1 << 16):
-            size += len(piece)
-            if size > most:
-                raise DirectoryError(f"its answer has more than {most} bytes")
-            if time.monotonic() > deadline:
-                raise DirectoryError(
-                    f"it gave no whole answer in {self._options.timeout:g} seconds"
-                )
-            pieces.append(piece)
-        return b"".join(pieces)
+        # What is mapped goes back to the system at once; a heap would keep much of it.
+        with mmap.mmap(-1, most, flags=mmap.MAP_PRIVATE) as body:
+            for piece in response.iter_bytes(1 << 16):
+                if body.tell() + len(piece) > most:
+                    raise DirectoryError(f"its answer has more than {most} bytes")
+                if time.monotonic() > deadline:
+                    raise DirectoryError(
+                        f"it gave no whole answer in {self._options.timeout:g} seconds"
+                    )
+                body.write(piece)
+            return body[: body.tell()]
 
     def _new_client(self) -> httpx.Client:
         try:
@@ -167,6 +170,18 @@ class Fetcher:
         )
         self._last, self._last_digest = with_relay(listing, announcing_relay(self._url)), digest
         return self._last
+
+
+def _outcome(ask: Callable[[], Listing]) -> Listing | str:
+    """Return what is listed, or what a DirectoryError says.
+
+    What a thread raises, trio holds in a cycle with all its frames until the collector comes by;
+    and these hold the answer, which may be large.
+    """
+    try:
+        return ask()
+    except DirectoryError as error:
+        return error.message
 
 
 def with_relay(listing: Listing, relay: str | None) -> Listing:

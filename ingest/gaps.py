@@ -120,10 +120,9 @@ class Gaps:
     # In the worker thread
 
     def _capture(self, track: str, reason: str) -> None:
-        if track not in self._captured:
-            interruption = self._keeper.interruption(track, reason)
-            if interruption is not None:
-                self._captured[track] = interruption
+        captured = self._captured.get(track)
+        if captured is None or captured.start is None:
+            self._captured[track] = self._keeper.interruption(track, reason)
 
     def _look(self, track: str, gap: _Gap) -> None:
         interruption = self._captured.get(track)

@@ -26,9 +26,10 @@ from ingest.epochs import Decision, EpochTracker, Verdict
 from ingest.media_clock import MediaClock
 from ingest.moq.events import GroupReceived
 from ingest.recorded_times import restored_times
+from ingest.refetching import SKIPPED_AT_MOST
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from casfs.index.reader import Reader
     from casfs.index.rows import GroupRow
@@ -68,8 +69,8 @@ class Interruption(Struct, frozen=True):
     epoch: int
     after: int | None
     """The highest sequence recorded before; None if there was none."""
-    start: int
-    """When the last group before it ended, nanoseconds UTC."""
+    start: int | None
+    """When the last group before it ended, nanoseconds UTC; None if the track never had a group."""
     reason: str
 
 
@@ -144,11 +145,9 @@ class Keeper:
         self._state.epoch = self._epochs.epoch
         return len(kept)
 
-    def interruption(self, track: str, reason: str) -> Interruption | None:
-        """Return the interruption that begins now for a track; None if it never had a group."""
+    def interruption(self, track: str, reason: str) -> Interruption:
+        """Return the interruption that begins now for a track."""
         start = self._last_end.get(track)
-        if start is None:
-            return None
         return Interruption(track, self._epochs.epoch, self._epochs.highest(track), start, reason)
 
     def settle(self, interruption: Interruption, resumed: int | None, now: int) -> int:
@@ -158,13 +157,14 @@ class Keeper:
         StorageError.
         """
         end = resumed if resumed is not None else now
+        start = interruption.start if interruption.start is not None else end
         missed = self.missed(interruption, open_end=resumed is None)
         self._writer.note_gaps(
             interruption.track,
             missed,
             epoch=interruption.epoch,
-            start=interruption.start,
-            end=max(interruption.start, end),
+            start=start,
+            end=max(start, end),
             reason=interruption.reason,
         )
         self._state.track(interruption.track).gaps += len(missed)
@@ -186,8 +186,13 @@ class Keeper:
     def missed(
         self, interruption: Interruption, *, open_end: bool = False
     ) -> list[tuple[int | None, int | None]]:
-        """Return the ranges of sequences that were missed, as it stands; None: it is not known."""
+        """Return the ranges of sequences that were missed, as it stands; None: it is not known.
+
+        Of a track that never had a group that is what lacks between the groups that came.
+        """
         after = interruption.after
+        if interruption.start is None:
+            return list(self._lacking(interruption))
         if after is None:
             return [(None, None)]
         highest = self._epochs.highest(interruption.track)
@@ -198,6 +203,14 @@ class Keeper:
         if open_end:
             missed.append((max(after, highest) + 1, None))
         return missed
+
+    def _lacking(self, interruption: Interruption) -> Iterator[tuple[int, int]]:
+        highest = self._epochs.highest(interruption.track)
+        if interruption.epoch == self._epochs.epoch and highest is not None:
+            lowest = self._epochs.lowest(interruption.track)
+            for first, last in self._epochs.missing(interruption.track, lowest, highest):
+                if last - first < SKIPPED_AT_MOST:
+                    yield first, last
 
     # The beginning
 

@@ -61,6 +61,7 @@ def entry(relay: Relay, name: str) -> dict[str, str]:
 def test_every_byte_is_kept_whatever_dies_and_whatever_the_directory_says(tmp_path: Path) -> None:
     outcome = live_through(tmp_path, Options(broadcasts=3, seconds=12, bitrate=200_000))
     assert outcome.amiss == []
+    assert outcome.excused == 0
     assert outcome.groups > 20
     assert outcome.supervisors_killed == 1
     assert outcome.held["worker: resident MB"] < 70

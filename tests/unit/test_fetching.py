@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,6 +65,30 @@ async def test_a_directory_that_misbehaves_is_an_error_in_time_and_may_recover(
         directory.behaviour = Behaviour.ANSWERS
         assert (await fetcher.fetch()).listed == (Listed("a"),)
     finally:
+        fetcher.close()
+
+
+@pytest.mark.parametrize("garbage", [False, True])
+async def test_what_a_failed_answer_took_is_free_again_before_any_collection(
+    directory: StreamDirectory, garbage: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = QUICK.limits.bytes
+    if garbage:
+        monkeypatch.setattr(directory, "body", lambda: b"<" * most)
+    else:
+        directory.behaviour = Behaviour.HUGE
+    fetcher = Fetcher(directory.url, QUICK)
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(4):
+            with pytest.raises(DirectoryError):
+                await fetcher.fetch()
+        held, _ = tracemalloc.get_traced_memory()
+        assert held < 2 * most
+    finally:
+        tracemalloc.stop()
+        gc.enable()
         fetcher.close()
 
 

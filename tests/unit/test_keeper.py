@@ -148,8 +148,7 @@ def test_an_epoch_and_its_groups_are_known_after_many_sessions_without_a_group(
     for _ in range(4):
         with keeping(archive, crashing=True) as keeper:
             interruption = keeper.interruption(VIDEO, "the recorder was not running")
-            if interruption is not None:
-                keeper.settle(interruption, None, NOON)
+            keeper.settle(interruption, None, NOON)
             keeper.dropped(VIDEO, 100, 101, 7, NOON)  # a line of this track, and no group
     assert len(segments(journal_directory(archive, encode_name(TV), VIDEO))) >= 4
     with keeping(archive) as keeper:
@@ -211,10 +210,8 @@ def test_what_is_counted_is_what_is_kept(archive: Archive) -> None:
 
 def test_an_interruption_costs_what_is_missing_after_it(archive: Archive) -> None:
     with keeping(archive) as keeper:
-        assert keeper.interruption(VIDEO, "disconnected") is None
         keeper.keep([delivery(number) for number in range(3)])
         interruption = keeper.interruption(VIDEO, "disconnected")
-        assert interruption is not None
         assert keeper.settle(interruption, NOON + 100, NOON + 200) == 0
         keeper.keep([delivery(5), delivery(8)])
         assert keeper.settle(interruption, NOON + 100, NOON + 200) == 2
@@ -228,6 +225,21 @@ def test_an_interruption_costs_what_is_missing_after_it(archive: Archive) -> Non
         (1, "3", None),
     ]
     assert all(gap.start <= gap.end for gap in records(archive, GapRecord))
+
+
+def test_of_a_track_that_begins_only_what_lacks_between_its_groups_is_missing(
+    archive: Archive,
+) -> None:
+    with keeping(archive) as keeper:
+        before = keeper.interruption(VIDEO, "the recorder was not running")
+        assert keeper.missed(before, open_end=True) == []
+        keeper.keep([delivery(number) for number in (50, 49, 46, 45, 7)])
+        # So many in a row were meant by the publisher.
+        assert keeper.missed(before) == [(47, 48)]
+        assert keeper.settle(before, NOON + 100, NOON + 200) == 1
+    (gap,) = records(archive, GapRecord)
+    assert (gap.first, gap.last) == ("47", "48")
+    assert gap.start == gap.end
 
 
 def test_media_time_that_goes_back_is_an_epoch_also_across_a_restart_of_the_recorder(

@@ -7,9 +7,10 @@
 
 Broadcasts play on a real relay while their directory adds, removes, flaps, stalls, fails and lies,
 workers are killed at random, and the supervisor is killed and started again. In the end every byte
-that was published must be in the archive, every killed session on record, no process left over, and
-memory, processes, descriptors and threads flat: the most of the last quarter is compared with that
-of the second. Prints one JSON object; exits with 1 if anything is amiss.
+that was published must be in the archive (or on record as a gap, if the machine was so busy that no
+recorder could run for the minute that a relay remembers), every killed session on record, no
+process left over, and memory, processes, descriptors and threads flat: the most of the last quarter
+is compared with that of the second. Prints one JSON object; exits with 1 if anything is amiss.
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ class Player(threading.Thread):
         super().__init__(daemon=True)
         self.sent: dict[str, dict[int, Digest]] = {}
         """Of each broadcast that ever was, the digest of each group of its media."""
+        self.sent_at: dict[str, dict[int, float]] = {}
+        """When each of these groups was sent, seconds UTC."""
         self.bytes = 0
         self._publisher = publisher
         self._size = int(bitrate * GROUP_SECONDS / 8)
@@ -47,7 +49,7 @@ class Player(threading.Thread):
                 self._publisher.create_track(name, track, max_age=_KEPT_SECONDS)
             self._publisher.announce(name)
             self._publisher.append_group(name, INIT, [init_segment()])
-            self.sent[name] = {}
+            self.sent[name], self.sent_at[name] = {}, {}
             self._on_air.append(name)
 
     def rest(self, name: str) -> None:
@@ -80,5 +82,6 @@ class Player(threading.Thread):
         with self._lock:
             if name in self._on_air:
                 sequence = self._publisher.append_group(name, TRACK, [payload])
+                self.sent_at[name][sequence] = time.time()
                 self.sent[name][sequence] = digest_of(payload)
                 self.bytes += len(payload)

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
-from casfs.manifests.record import LostSessionRecord, StartRecord
+from casfs.manifests.record import GapRecord, LostSessionRecord, StartRecord, StopRecord
 from tools.loopback.directory import Behaviour, StreamDirectory, running_directory
 from tools.loopback.publisher import running_publisher
 from tools.loopback.relay import Relay, running_relay
 from tools.supervision.installed import Installed
+from tools.supervision.missing import Missing, judge_missing, sessions_of
 from tools.supervision.player import TRACK, Player
 from tools.supervision.processes import children, cpu_seconds, runs
 from tools.supervision.soaking import Flatness, Soak, judge, look
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
 _PATIENCE = 180.0
@@ -56,6 +57,8 @@ class Outcome(Struct):
 
     broadcasts: int = 0
     groups: int = 0
+    excused: int = 0
+    """Groups that are missing, on record as gaps, of times in which no recorder could run."""
     bytes: int = 0
     workers_killed: int = 0
     supervisors_killed: int = 0
@@ -93,7 +96,8 @@ class Scenario:
         self.directory = directory
         self.player = player
         self.outcome = Outcome(broadcasts=options.broadcasts)
-        self.kills: dict[str, int] = {}
+        self.kills: dict[str, list[float]] = {}
+        """When the recorder of each broadcast was killed, seconds UTC."""
         self._names = [f"demo/tv-{number:02}" for number in range(options.broadcasts)]
         # Some are spared, or no recorder would live long enough to show that it leaks.
         self._targets = self._names[len(self._names) // 4 :]
@@ -151,7 +155,7 @@ class Scenario:
     def _add(self, names: list[str]) -> None:
         for name in names:
             self.player.add(name)
-            self.kills[name] = 0
+            self.kills[name] = []
         self._list()
         began = time.monotonic()
         for name in names:
@@ -174,7 +178,7 @@ class Scenario:
         self._guest = name = f"demo/guest-{self.outcome.guests}"
         self.outcome.guests += 1
         self.player.add(name)
-        self.kills[name] = 0
+        self.kills[name] = []
         self._list()
         # Relays remember a minute for those who come late: a directory may be away for longer.
         self.directory.behaviour = Behaviour.ANSWERS
@@ -207,7 +211,7 @@ class Scenario:
         before = self.installed.worker(name)
         if before is not None and self._dice.random() < 0.7:
             os.kill(before, signal.SIGKILL)
-            self.kills[name] += 1
+            self.kills[name].append(time.time())
             self.outcome.workers_killed += 1
             began = time.monotonic()
             self._until(lambda: self.installed.worker(name) not in (None, before), f"back: {name}")
@@ -240,17 +244,28 @@ class Scenario:
         """Compare the archive with what was published."""
         for name, sent in self.player.sent.items():
             kept = self.installed.digests(name, TRACK)
-            wrong = [number for number, digest in sent.items() if kept.get(number) != digest]
-            if wrong:
-                self._amiss(f"{name}: {len(wrong)} groups are missing or wrong: {wrong[:5]}")
+            wrong = [
+                number for number, digest in sent.items() if kept.get(number, digest) != digest
+            ]
+            missing = self._missing(name, kept)
+            self.outcome.excused += len(missing.excused)
+            for what, numbers in (
+                ("wrong", wrong),
+                ("missing without a word", missing.unrecorded),
+                ("missed by a recorder that ran, and on record as a gap", missing.missed),
+            ):
+                if numbers:
+                    self._amiss(f"{name}: {len(numbers)} groups are {what}: {_ranges(numbers)}")
             records = self.installed.kept(name, TRACK)
             complete = [record.sequence for record in records if record.complete]
             if len(set(complete)) != len(complete):
                 self._amiss(f"{name}: a group was recorded twice")
             self.outcome.groups += len(sent)
             lost = len(self.installed.records(LostSessionRecord, name))
-            if lost != self.kills[name]:
-                self._amiss(f"{name}: {self.kills[name]} kills, {lost} lost sessions on record")
+            if lost != len(self.kills[name]):
+                self._amiss(
+                    f"{name}: {len(self.kills[name])} kills, {lost} lost sessions on record"
+                )
             if not self.installed.records(StartRecord, name):
                 self._amiss(f"{name}: no start is on record")
         self.outcome.bytes = self.player.bytes
@@ -258,8 +273,27 @@ class Scenario:
             if not figure.flat:
                 self._amiss(f"{what}: {figure.early:g} early, {figure.late:g} late")
 
+    def _missing(self, name: str, kept: Collection[int]) -> Missing:
+        """Judge what a broadcast lacks."""
+        times = self.player.sent_at[name]
+        lacking = {number: times[number] for number in self.player.sent[name] if number not in kept}
+        if not lacking:
+            return Missing([], [], [])
+        records = self.installed.records
+        sessions = sessions_of(
+            [
+                *records(StartRecord, name),
+                *records(StopRecord, name),
+                *records(LostSessionRecord, name),
+            ],
+            self.kills[name],
+        )
+        gaps = records(GapRecord, name, TRACK)
+        return judge_missing(lacking, gaps, sessions, lowest=min(kept, default=0))
+
     def _holds(self, name: str) -> bool:
-        return self.installed.sequences(name, TRACK) >= set(self.player.sent[name])
+        """Say whether nothing of a broadcast is still to come."""
+        return not self._missing(name, self.installed.sequences(name, TRACK)).amiss
 
     def _all_recorded(self) -> bool:
         return set(self.installed.workers()) >= self.player.on_air
@@ -273,6 +307,18 @@ class Scenario:
 
     def _amiss(self, what: str) -> None:
         self.outcome.amiss.append(what)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return ``3-7, 9`` for rising numbers."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    shown = [str(first) if first == last else f"{first}-{last}" for first, last in runs]
+    return ", ".join([*shown[:5], "..."] if len(shown) > 5 else shown)
 
 
 def live_through(path: Path, options: Options) -> Outcome:
