@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import pytest
     from trio.testing import MockClock
 
 CONTENT = b"what was said live"
@@ -71,7 +72,10 @@ async def test_what_a_growing_file_is_made_of_is_found_out_in_a_thread() -> None
 
 
 async def test_objects_that_nobody_reads_are_let_go_of(
-    tmp_path: Path, autojump_clock: MockClock, nursery: trio.Nursery
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     archive = DiskArchive(tmp_path)
     view = ArchiveView(MemoryLookup(Content()), archive.store)
@@ -82,6 +86,8 @@ async def test_objects_that_nobody_reads_are_let_go_of(
     buffer = memoryview(bytearray(7))
     assert await objects.read_into(buffer, Extent(digest, 0, 7)) == 7
     assert times_open(archive.store.path(digest)) == 2
+    # A clock that jumps does not wait for threads.
+    monkeypatch.setattr(opener, "let_go", trio.lowlevel.checkpoint)
     nursery.start_soon(objects.let_go_of_unused)
     await trio.sleep(3 * KEPT_SECONDS)
     opener.close()
