@@ -168,7 +168,7 @@ class EpochTracker:
 
     def lowest(self, track: str) -> int:
         """Return the lowest sequence that is remembered of a track in this epoch, or 0."""
-        return min(self._current.track(track).seen, default=0)
+        return min(self._current.track(track).sequences, default=0)
 
     def _epoch_of(self, generation: int) -> EpochMemory:
         before = self._current.before
