@@ -39,8 +39,10 @@ from casfs.index.expiring import (
 )
 from casfs.index.samples import SUFFIX as SAMPLES_SUFFIX
 from casfs.index.samples import SampleIndex
+from casfs.manifests.record import INIT_TRACKS
 from casfs.objects.local import SUFFIX, exclusive_shard
 from casfs.survey import Survey
+from casfs.timestamps import HOUR
 from casfs.trash import TRASH, bag_name, trashed
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
     from casfs.archive import Archive
     from casfs.digest import Digest
+    from casfs.index.index import Index
 
 
 class Amount(Struct):
@@ -121,7 +124,7 @@ def collect(
             raise storage_error(error, "collecting in", archive.roots.cas) from error
         if act:
             refresh_index(archive)
-            _forget_samples(archive, collector.gone)
+            _forget_samples(archive, collector.gone, survey.index)
     return collector.outcome()
 
 
@@ -246,11 +249,30 @@ class _Collector:
         return True
 
 
-def _forget_samples(archive: Archive, gone: Sequence[Digest]) -> None:
-    """Drop the sample tables of objects that are gone: a cache, whose trouble is nobody's."""
-    if gone and os.path.exists(archive.index_path + SAMPLES_SUFFIX):
+def _forget_samples(archive: Archive, gone: Sequence[Digest], index: Index) -> None:
+    """Drop what is known of objects and of hours that are gone: a cache, whose trouble is nobody's.
+
+    An hour is gone with the last group of media in it.
+    """
+    if os.path.exists(archive.index_path + SAMPLES_SUFFIX):
         with (
             contextlib.suppress(OSError),
             contextlib.closing(SampleIndex.open(archive.index_path)) as samples,
         ):
-            samples.forget(gone)
+            if gone:
+                samples.forget(gone)
+            spans = samples.spans()
+            hours = {number: _media_hours(index, number) for number in {s.broadcast for s in spans}}
+            samples.forget_recordings(
+                span
+                for span in spans
+                if hours[span.broadcast].isdisjoint(
+                    range(span.begins // HOUR, -(-span.ends // HOUR))
+                )
+            )
+
+
+def _media_hours(index: Index, broadcast: int) -> set[int]:
+    """Return the hours of which anything is left that a recording could show."""
+    tracks = [track for track in index.tracks(broadcast) if track.name not in INIT_TRACKS]
+    return {hour for track in tracks for hour in index.hours(track)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from struct import Struct as Packing
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -12,10 +13,19 @@ from casfs.timestamps import NANOSECONDS
 from ingest.media_clock import MediaTime
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ingest.media_clock import Clock
 
-REMEMBERED = 1 << 14
-"""Sequences remembered for each track; relays redeliver some seconds or minutes, not hours."""
+REMEMBERED = 1 << 13
+"""Sequences remembered for each track; relays redeliver some seconds or minutes, not hours, and
+what is forgotten is looked up in the archive."""
+
+_PACKED = Packing("<32sQq?")
+"""Digest, size, when it came, whether it is complete: a recorder holds thousands for years."""
+
+OVER = 600 * NANOSECONDS
+"""How long after the beginning of an epoch nothing of the one before it can come any more."""
 
 HELD_BACK = 90 * NANOSECONDS
 """More than the age up to which we let relays deliver old groups."""
@@ -70,6 +80,7 @@ class TrackMemory:
     """What is remembered of a track in one epoch."""
 
     __slots__ = (
+        "_seen",
         "first",
         "floor",
         "generation",
@@ -77,13 +88,12 @@ class TrackMemory:
         "horizon",
         "last",
         "lowest",
-        "seen",
         "times",
     )
 
     def __init__(self) -> None:
         self.times: dict[Clock, Times] = {}
-        self.seen: dict[int, Seen] = {}
+        self._seen: dict[int, bytes] = {}
         self.generation: int | None = None
         self.lowest: int | None = None
         self.highest: int | None = None
@@ -101,10 +111,25 @@ class TrackMemory:
         self.generation = generation
         self.floor = self.lowest if self.last - self.first > HELD_BACK else None
 
+    def recall(self, sequence: int) -> Seen | None:
+        """Return a group that is remembered, without its media time (`times` has that)."""
+        packed = self._seen.get(sequence)
+        if packed is None:
+            return None
+        digest, size, received, complete = _PACKED.unpack(packed)
+        return Seen(Digest(digest.hex()), size, complete, received)
+
+    @property
+    def sequences(self) -> Collection[int]:
+        """Of the groups that are remembered."""
+        return self._seen.keys()
+
     def remember(self, sequence: int, seen: Seen) -> None:
         """Take a group that is recorded, or is about to be."""
-        self.seen.pop(sequence, None)
-        self.seen[sequence] = seen
+        self._seen.pop(sequence, None)
+        self._seen[sequence] = _PACKED.pack(
+            bytes.fromhex(seen.digest), seen.size, seen.received, seen.complete
+        )
         if self.lowest is None or self.highest is None:
             self.lowest = self.highest = sequence
             self.first = self.last = seen.received
@@ -113,9 +138,9 @@ class TrackMemory:
         if seen.time is not None:
             times = self.times.setdefault(seen.time.clock, Times())
             times.note(sequence, seen.time.nanoseconds)
-        if len(self.seen) > REMEMBERED:
-            oldest = next(iter(self.seen))
-            del self.seen[oldest]
+        if len(self._seen) > REMEMBERED:
+            oldest = next(iter(self._seen))
+            del self._seen[oldest]
             self.horizon = max(self.horizon, oldest)
 
 

@@ -38,7 +38,7 @@ from msgspec.structs import replace
 
 from casfs.digest import Digest, digest_of_parts
 from casfs.timestamps import NANOSECONDS
-from ingest.epoch_memory import HELD_BACK, EpochMemory, Seen
+from ingest.epoch_memory import HELD_BACK, OVER, EpochMemory, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,6 +107,7 @@ class EpochTracker:
         known = self._known(epoch)
         if known is not None:
             known.track(track).remember(sequence, seen)
+            known.begun = min(known.begun or seen.received, seen.received)
 
     def restore_highest(self, track: str, epoch: int, sequence: int) -> None:
         """Take that groups of a track up to this one were recorded before."""
@@ -123,6 +124,7 @@ class EpochTracker:
         self, track: str, sequence: int, frames: Sequence[bytes], seen: Seen, *, generation: int
     ) -> Decision:
         """Decide on a group that came over a subscription of this ``generation`` (from 1 on)."""
+        self._forget(seen.received - OVER)
         epoch = self._placed(self._epoch_of(generation), track, sequence, seen)
         state = epoch.track(track)
         state.enter(generation)
@@ -138,7 +140,7 @@ class EpochTracker:
         verdict = _compare(before, seen, frames, prefix)
         if verdict is Verdict.NEW:
             return self._begin(track, sequence, seen, generation, _AGAIN)
-        known = before if before.time is not None else replace(before, time=seen.time)
+        known = replace(before, time=seen.time)
         state.remember(sequence, seen if verdict is Verdict.BETTER else known)
         return Decision(verdict, epoch.number, before)
 
@@ -149,8 +151,8 @@ class EpochTracker:
         """
         state = self._current.track(track)
         if state.horizon >= 0:
-            first = max(first, min(state.seen, default=state.horizon + 1))
-        known = sorted(number for number in state.seen if first <= number <= last)
+            first = max(first, min(state.sequences, default=state.horizon + 1))
+        known = sorted(number for number in state.sequences if first <= number <= last)
         ranges: list[tuple[int, int]] = []
         at = first
         for number in [*known, last + 1]:
@@ -166,7 +168,7 @@ class EpochTracker:
 
     def lowest(self, track: str) -> int:
         """Return the lowest sequence that is remembered of a track in this epoch, or 0."""
-        return min(self._current.track(track).seen, default=0)
+        return min(self._current.track(track).sequences, default=0)
 
     def _epoch_of(self, generation: int) -> EpochMemory:
         before = self._current.before
@@ -179,17 +181,20 @@ class EpochTracker:
             epoch = epoch.before
         return epoch
 
-    def _forget(self) -> None:
+    def _forget(self, over: int = 0) -> None:
+        """Forget epochs that were over at a time, and the oldest of too many."""
         epoch = self._current
         for _ in range(_EPOCHS_REMEMBERED):
             if epoch.before is None:
                 return
+            if 0 < epoch.begun < over:
+                break
             epoch = epoch.before
         epoch.before = None
 
     def _recorded(self, epoch: EpochMemory, track: str, sequence: int) -> Seen | None:
         state = epoch.tracks.get(track)
-        before = None if state is None else state.seen.get(sequence)
+        before = None if state is None else state.recall(sequence)
         # Of an epoch that was read back, and is over, only a part is remembered.
         partly = epoch is not self._current and not epoch.generation
         if before is None and (partly or (state is not None and sequence <= state.horizon)):
@@ -226,8 +231,10 @@ class EpochTracker:
         if last is not None and at < last - REORDER:
             return False
         if since is not None:
-            higher = since.around(sequence)[1]
-            return times is not None and higher is not None and at > higher + REORDER
+            lower, higher = since.around(sequence)
+            if times is None or lower is not None or higher is None:
+                return False
+            return at > higher + REORDER
         # The track has not been heard of since: does it go on as before, or as others do now?
         others = epoch.latest(clock)
         recent = 0 <= seen.received - epoch.begun < HELD_BACK
@@ -237,9 +244,13 @@ class EpochTracker:
 
     def _goes_back(self, track: str, sequence: int, seen: Seen) -> bool:
         """Whether media time goes back to a group that is the newest of its track."""
-        newest = sequence > self._current.highest(track)
-        times = None if seen.time is None else self._current.times(track, seen.time.clock)
-        if seen.time is None or times is None or not newest:
+        if seen.time is None or sequence <= self._current.highest(track):
+            return False
+        times = opened = self._current.times(track, seen.time.clock)
+        if times is None and self._current.by_time and self._current.before is not None:
+            # Another track opened the epoch: this one goes back, too, and it counts.
+            times = self._current.before.times(track, seen.time.clock)
+        if times is None:
             return False
         lower, _ = times.around(sequence)
         if lower is None or seen.time.nanoseconds >= lower - REORDER:
@@ -247,7 +258,7 @@ class EpochTracker:
         since = seen.received - _JUMPS_WITHIN
         jumps = [jump for jump in self._jumps.get(track, ()) if jump > since]
         self._jumps[track] = [*jumps, seen.received][-_JUMPS:]
-        return len(jumps) < _JUMPS
+        return opened is not None and len(jumps) < _JUMPS
 
     def _begin(
         self, track: str, sequence: int, seen: Seen, generation: int, reason: str

@@ -80,17 +80,24 @@ def record_in_foreground(
         check_stdin()
     state = RecorderState(broadcast=options.broadcast, relay=origin)
     spare_the_collector()
+    try:
+        _record(archive, options, run, state)
+    except StoppedEarlyError as stop:
+        _LOG.warning("ended by %s before it began to record", stop)
+    return state
+
+
+def _record(
+    archive: Archive, options: RecordOptions, run: ForegroundOptions, state: RecorderState
+) -> None:
+    """As `record_in_foreground`; raises StoppedEarlyError as well."""
     early = EarlyStop()
     with contextlib.closing(Follower(archive)) as mirror, early.heed():
         with contextlib.ExitStack() as held:
-            try:
-                writer = _writer(archive, options.broadcast, origin, run, held)
-                early.looping = True
-            except StoppedEarlyError as stop:
-                _LOG.warning("ended by %s before it began to record", stop)
-                writer = None
+            writer = _writer(archive, options.broadcast, state.relay, run, held)
+            early.looping = True
             if writer is None:
-                return state
+                return
             writer.on_commit = mirror.note
             recorder = Recorder(options, writer, mirror, state)
             try:
@@ -103,7 +110,6 @@ def record_in_foreground(
         state.index_trouble = mirror.trouble
     if run.duration is not None and not state.groups and writer.stop_reason == _DURATION:
         _complain_of_nothing(recorder, options, state)
-    return state
 
 
 def _writer(

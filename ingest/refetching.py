@@ -2,8 +2,9 @@
 
 Decides alone: it does no I/O, and is told the time. A group that the relay cut short is held back
 until a fetch has brought it whole or its tries are used up; then the most that came of it is
-recorded. A sequence that was skipped is asked for once, for publishers may skip what they like:
-where several in a row are not there, a track's are asked for no more.
+recorded. A sequence that was skipped, upwards or (relays send the newest first) downwards, is asked
+for once, for publishers may skip what they like: where several in a row are not there, those of a
+track are asked for no more.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ SKIPPED_AT_MOST: Final = 16
 _NOT_THERE: Final = 3
 _WAITING: Final = 256
 _LATE: Final = 5.0
+_LATE_BEHIND: Final = 15.0
+"""The same for what lies behind: a relay that sends a minute of it all at once takes its time."""
 _RELAY_CUT: Final = "reset"
 
 
@@ -49,6 +52,7 @@ class _Skips:
 
     def __init__(self) -> None:
         self.highest: int | None = None
+        self.lowest: int | None = None
         self.open: dict[int, float] = {}
         """Those that were skipped -> when to ask for them."""
         self.asked: set[int] = set()
@@ -154,16 +158,21 @@ class Refetching:
     def _note_sequence(self, subscription: int, sequence: int, now: float) -> None:
         skips = self._skips.setdefault(subscription, _Skips())
         skips.open.pop(sequence, None)
-        highest = skips.highest
-        if highest is None or sequence <= highest:
-            skips.highest = sequence if highest is None else highest
-            return
-        skips.highest = sequence
-        between = sequence - highest - 1
-        if 0 < between <= SKIPPED_AT_MOST and skips.not_there < _NOT_THERE:
-            for number in range(highest + 1, sequence):
+        highest, lowest = skips.highest, skips.lowest
+        if highest is None or lowest is None:
+            skips.highest = skips.lowest = sequence
+        elif sequence > highest:
+            skips.highest = sequence
+            self._note_skipped(skips, range(highest + 1, sequence), now + _LATE)
+        elif sequence < lowest:
+            skips.lowest = sequence
+            self._note_skipped(skips, range(sequence + 1, lowest), now + _LATE_BEHIND)
+
+    def _note_skipped(self, skips: _Skips, skipped: range, due: float) -> None:
+        if len(skipped) <= SKIPPED_AT_MOST and skips.not_there < _NOT_THERE:
+            for number in skipped:
                 if len(skips.open) < _WAITING:
-                    skips.open[number] = now + _LATE
+                    skips.open[number] = due
 
     def _skip_answered(self, subscription: int, sequence: int, *, there: bool) -> None:
         skips = self._skips.get(subscription)

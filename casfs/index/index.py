@@ -476,4 +476,4 @@ def _check(connection: sqlite3.Connection, store: str) -> None:
 
 
 def _uri_path(path: str) -> str:
-    return urllib.parse.quote(os.path.abspath(path))
+    return urllib.parse.quote(os.fsencode(os.path.abspath(path)))

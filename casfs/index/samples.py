@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from casfs.media.boxes import MalformedMediaError
 from casfs.media.descriptions import decode_description, encode_description
-from casfs.media.packing import pack_table, unpack_table
+from casfs.media.packing import description_of, pack_table, unpack_table
 from casfs.media.samples import GroupSamples
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from casfs.index.payload_names import PayloadName
     from casfs.media.descriptions import SampleDescription
 
-SAMPLES_VERSION: Final = 2
+SAMPLES_VERSION: Final = 3
 """Of the tables and of how they are derived: rows of another version are dropped."""
 
 SUFFIX: Final = "-samples"
@@ -42,6 +42,7 @@ SUFFIX: Final = "-samples"
 
 _LOG = logging.getLogger(__name__)
 _BUSY_SECONDS = 5.0
+_MOST_TIME: Final = (1 << 63) - 1
 
 _TABLES = """
 -- One row a payload: a group, or adjacent groups of a run.
@@ -60,6 +61,8 @@ create table descriptions (
 create table recordings (
     name blob primary key,    -- 32 bytes: digest of what the recording is made of
     broadcast int not null,   -- the broadcast's number
+    begins int not null,      -- nanoseconds since the Unix epoch: what it is a recording of
+    ends int not null,
     sizes blob not null,      -- msgpack: bytes of each of its files
     reason text not null      -- why there is none, or what it lacks, or empty
 ) without rowid;
@@ -73,6 +76,16 @@ class RecordingSizes(Struct, frozen=True):
     """Bytes of its files: one, or more where a codec changes. None if it cannot be played."""
     reason: str = ""
     """Why there is none, or what it lacks; empty if nothing is amiss."""
+
+
+class RememberedSpan(Struct, frozen=True):
+    """What some remembered recordings are recordings of."""
+
+    broadcast: int
+    """The broadcast's number."""
+    begins: int
+    """Nanoseconds since the Unix epoch."""
+    ends: int
 
 
 class SampleCounts(Struct, frozen=True):
@@ -174,9 +187,47 @@ class SampleIndex:
             )
 
     def forget(self, objects: Iterable[Digest]) -> None:
-        """Drop what is known of payloads in these objects: they are gone."""
+        """Drop what is known of payloads in these objects: they are gone.
+
+        So do descriptions that nothing else names.
+        """
         gone = [(bytes.fromhex(digest),) for digest in objects]
+        named = self._described(gone)
         self._write(("delete from payloads where object = ?", gone))
+        # Whoever needs one that was named again meanwhile derives it again.
+        unnamed = [(digest,) for digest in named if not self._is_described(digest)]
+        if unnamed:
+            self._write(("delete from descriptions where digest = ?", unnamed))
+
+    def _described(self, objects: Sequence[tuple[bytes]]) -> set[bytes]:
+        """Return the descriptions that tables of payloads in these objects name."""
+        named: set[bytes] = set()
+        for values in objects:
+            for row in self._all("select tables from payloads where object = ?", values):
+                with contextlib.suppress(MalformedMediaError, msgspec.DecodeError):
+                    tables = msgspec.msgpack.decode(row[0], type=_Stored).tables
+                    named |= {bytes.fromhex(description_of(table)) for table in tables}
+        return named
+
+    def _is_described(self, digest: bytes) -> bool:
+        """Say whether any table names this description; most are found among the first."""
+        return bool(
+            self._all("select 1 from payloads where instr(tables, ?) > 0 limit 1", (digest,))
+        )
+
+    def spans(self) -> list[RememberedSpan]:
+        """Return of which spans recordings are remembered."""
+        rows = self._all("select distinct broadcast, begins, ends from recordings", ())
+        return [RememberedSpan(*row) for row in rows]
+
+    def forget_recordings(self, spans: Iterable[RememberedSpan]) -> None:
+        """Drop what is remembered of recordings of these spans."""
+        self._write(
+            (
+                "delete from recordings where broadcast = ? and begins = ? and ends = ?",
+                [(span.broadcast, span.begins, span.ends) for span in spans],
+            )
+        )
 
     def recording(self, name: Digest) -> RecordingSizes | None:
         """Return what is remembered of a recording."""
@@ -192,11 +243,12 @@ class SampleIndex:
             return None
         return RecordingSizes(sizes, row[1])
 
-    def remember(self, name: Digest, broadcast: int, recording: RecordingSizes) -> None:
+    def remember(self, name: Digest, span: RememberedSpan, recording: RecordingSizes) -> None:
         """Keep how large a recording is."""
         sizes = msgspec.msgpack.encode(recording.sizes)
-        row = (bytes.fromhex(name), broadcast, sizes, recording.reason)
-        self._write(("insert or replace into recordings values (?, ?, ?, ?)", [row]))
+        begins, ends = (min(time, _MOST_TIME) for time in (span.begins, span.ends))
+        row = (bytes.fromhex(name), span.broadcast, begins, ends, sizes, recording.reason)
+        self._write(("insert or replace into recordings values (?, ?, ?, ?, ?, ?)", [row]))
 
     def counts(self) -> SampleCounts:
         """Return how much the file holds."""
@@ -224,6 +276,14 @@ class SampleIndex:
         except sqlite3.Error as error:
             self._note(error)
             return None
+
+    def _all(self, query: str, values: Sequence[object]) -> list[Any]:
+        with self._lock:
+            try:
+                return self._connection.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                self._note(error)
+                return []
 
     def _write(self, *statements: tuple[str, Sequence[Sequence[object]]]) -> None:
         if not self.writable:
@@ -288,7 +348,7 @@ def _check(connection: sqlite3.Connection) -> None:
 
 
 def _quoted(path: str) -> str:
-    return urllib.parse.quote(os.path.abspath(path))
+    return urllib.parse.quote(os.fsencode(os.path.abspath(path)))
 
 
 def _remove(path: str) -> None:

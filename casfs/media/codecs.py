@@ -32,6 +32,7 @@ _DPI_72: Final = 0x48_0000
 _NO_COLOUR_TABLE: Final = 0xFFFF
 _DEPTH: Final = 24
 _MAX_SIDE: Final = 0xFFFF
+_MAX_CHANNELS: Final = 0xFFFF
 _PIXEL: Final = 1 << 16
 _PRE_SKIP: Final = 312
 """Samples that an Opus decoder drops first, where nobody says how many (RFC 7845, section 4.2)."""
@@ -213,7 +214,7 @@ def _video(kind: bytes, width: int, height: int, *boxes: bytes) -> SampleDescrip
 
 def _audio(kind: bytes, rate: int, channels: int, *boxes: bytes) -> SampleDescription:
     """Make an AudioSampleEntry (12.2.3); a rate beyond its field is 0: the codec's record knows."""
-    if rate <= 0 or channels <= 0:
+    if rate <= 0 or not 0 < channels <= _MAX_CHANNELS:
         raise MalformedMediaError(f"sound of {rate} Hz and {channels} channels")
     shown = rate << 16 if rate <= 0xFFFF else 0
     head = struct.pack(">8xHHHHI", channels, 16, 0, 0, shown)

@@ -125,6 +125,14 @@ def unpack_table(data: bytes) -> SampleTable:
     )
 
 
+def description_of(data: bytes) -> Digest:
+    """Return which description a stored table names; raises MalformedMediaError."""
+    reader = _Reader(data)
+    if reader.take(1)[0] != VERSION:
+        raise MalformedMediaError("a sample table of another version")
+    return Digest(reader.take(_DIGEST_BYTES).hex())
+
+
 def _read_start_codes(reader: _Reader, count: int, nal_units: int) -> StartCodes:
     counts = _array("I", reader.column(count), count)
     sizes = array("I", _expand(reader.column(nal_units), nal_units))

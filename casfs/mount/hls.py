@@ -93,17 +93,26 @@ class HlsSource:
 
     def prepare(self) -> None:
         """Look for what is new."""
-        self.following.refresh(ended=self._ended)
+        self._followed().refresh(ended=self._ended)
 
-    @property
-    def following(self) -> Following:
-        """The day, followed."""
-        return self._recordings.following(self._broadcast, self.start, self.end)
+    def refreshed(self) -> Following:
+        """Return the day, followed, as it was when it was prepared last.
+
+        Nothing is known any more of a day if many others were asked for since: then it is looked at
+        again.
+        """
+        following = self._followed()
+        if not following.was_refreshed:
+            following.refresh(ended=self._ended)
+        return following
 
     @property
     def timeline(self) -> Timeline:
         """What was known of the day when it was prepared last."""
-        return self.following.timeline
+        return self.refreshed().timeline
+
+    def _followed(self) -> Following:
+        return self._recordings.following(self._broadcast, self.start, self.end)
 
     def modified(self) -> int:
         """Return when the newest group of media began to arrive, as far as within the day."""
@@ -256,34 +265,36 @@ class SegmentDirectory(Directory, Prepared):
         match = _SEGMENT.fullmatch(name)
         if match is None:
             return None
-        segments = self._source.timeline.segments
+        following = self._source.refreshed()
+        segments = following.timeline.segments
         index = bisect_left(segments, int(match["begin"]) * _MILLISECOND, key=attrgetter("begin"))
         if index == len(segments) or _segment_name(segments[index]) != name:
             return None
-        return self._file(index, segments[index])
+        return self._file(index, segments[index], following)
 
     def entries(self, after: int = 0) -> Iterator[Entry]:
         """Yield the segments in their order."""
-        segments = self._source.timeline.segments
+        following = self._source.refreshed()
+        segments = following.timeline.segments
         for index in range(max(0, after), len(segments)):
             segment = segments[index]
-            yield Entry(_segment_name(segment), index + 1, self._file(index, segment))
+            yield Entry(_segment_name(segment), index + 1, self._file(index, segment, following))
 
-    def _file(self, index: int, segment: KeptSegment) -> SegmentFile:
+    def _file(self, index: int, segment: KeptSegment, following: Following) -> SegmentFile:
         path = self.path_of(_segment_name(segment))
-        return SegmentFile(path, index, segment, self._source)
+        return SegmentFile(path, index, segment, following)
 
 
 class SegmentFile(VirtualFile):
     """One segment."""
 
-    def __init__(self, path: str, index: int, segment: KeptSegment, source: HlsSource) -> None:
-        kept = source.timeline.segments.members(index)
+    def __init__(self, path: str, index: int, segment: KeptSegment, following: Following) -> None:
+        kept = following.timeline.segments.members(index)
         members = " ".join(member.group.digest for member in kept)
         super().__init__(path, f"{segment.number} {segment.size} {digest_of(members.encode())}")
         self._index = index
         self._segment = segment
-        self._following = source.following
+        self._following = following
 
     def prepare(self) -> None:
         """Do nothing: its size is known."""

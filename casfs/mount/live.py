@@ -6,6 +6,7 @@ own. Pure.
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -46,7 +47,10 @@ def live_stretches(recordings: Recordings, broadcast: BroadcastRow, hour: int) -
 
 
 class JoinedLayout:
-    """An init segment and then segments, each laid out when it is read."""
+    """An init segment and then segments, each laid out when it is read. Any thread may ask.
+
+    To lay one out may wait for a disk.
+    """
 
     def __init__(self, following: Following, init: bytes, segments: list[int]) -> None:
         self._following = following
@@ -55,6 +59,7 @@ class JoinedLayout:
         sizes = (following.timeline.segments[index].size for index in segments)
         self._ends = list(accumulate(sizes, initial=len(init)))
         self._layouts: dict[int, Layout] = {}
+        self._lock = threading.Lock()
 
     @property
     def size(self) -> int:
@@ -88,12 +93,14 @@ class JoinedLayout:
             place += 1
 
     def _layout(self, place: int) -> Layout:
-        layout = self._layouts.get(place)
+        with self._lock:
+            layout = self._layouts.get(place)
         if layout is None:
             layout = self._following.layout(self._segments[place])
-            self._layouts[place] = layout
-            while len(self._layouts) > _KEPT_LAYOUTS:
-                del self._layouts[next(iter(self._layouts))]
+            with self._lock:
+                self._layouts[place] = layout
+                while len(self._layouts) > _KEPT_LAYOUTS:
+                    del self._layouts[next(iter(self._layouts))]
         return layout
 
 

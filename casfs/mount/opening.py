@@ -169,5 +169,5 @@ def _passed_over() -> Iterator[None]:
     """Leave it to whoever opens an object to tell what is wrong with it."""
     try:
         yield
-    except CasfsError as error:
+    except (CasfsError, OSError) as error:
         log.debug("an object was not prepared: %s", error)

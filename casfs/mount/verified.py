@@ -216,8 +216,12 @@ class VerifiedObjects:
             before = self._kept.pop(digest, None)
             if before is not None:
                 os.close(before.descriptor)
-            self._kept[digest] = _Kept(os.dup(descriptor), file, now)
-            while len(self._kept) > self._most_kept or now - self._oldest().last_use > KEPT_SECONDS:
+            # Where descriptors run out the reader has this one, and it is not kept.
+            with contextlib.suppress(OSError):
+                self._kept[digest] = _Kept(os.dup(descriptor), file, now)
+            while self._kept and (
+                len(self._kept) > self._most_kept or now - self._oldest().last_use > KEPT_SECONDS
+            ):
                 self._drop_oldest()
 
     def _oldest(self) -> _Kept:

@@ -191,11 +191,13 @@ class OpenVirtual:
         if self._file.growing and offset + size > self._layout.size:
             await self._look_again()
         layout = self._layout
-        pieces = list(layout.pieces(offset, size))
+        pieces = await self._pieces(layout, offset, size)
         extents = [piece for piece in pieces if not isinstance(piece, Literal)]
         if len(extents) > 1:
             await self._objects.make_ready(extents)
-        self._look_ahead(offset, offset + size)
+        # What grows is asked for as it comes, and what it is made of is known to a database.
+        if not self._file.growing:
+            self._look_ahead(offset, offset + size)
         data = bytearray(max(0, min(size, layout.size - offset)))
         position = 0
         with memoryview(data) as view:
@@ -209,8 +211,17 @@ class OpenVirtual:
                     if found != piece.length:
                         raise OSError(errno.EIO, f"object {piece.digest} is too short")
                 position = stop
-        layout.overlay(data, offset)
+        if self._file.growing:
+            await self._workers.read(layout.overlay, data, offset)
+        else:
+            layout.overlay(data, offset)
         return data
+
+    async def _pieces(self, layout: FileLayout, offset: int, size: int) -> list[Literal | Extent]:
+        """Return what these bytes consist of: of a file that grows that may wait for a disk."""
+        if self._file.growing:
+            return await self._workers.read(lambda: list(layout.pieces(offset, size)))
+        return list(layout.pieces(offset, size))
 
     def _look_ahead(self, begin: int, end: int) -> None:
         """Have what a sequential reader will ask for next made ready. Never waits."""

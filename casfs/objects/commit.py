@@ -118,24 +118,32 @@ class LocalCommitter:
         workers: list[Future[None]] = []
         failures: list[Exception] = []
 
+        def attempt(item: Item) -> None:
+            try:
+                work(item)
+            except Exception as error:  # noqa: BLE001  the caller hears of it
+                failures.append(error)
+
         def run() -> None:
             while (item := items.get()) is not None:
-                try:
-                    work(item)
-                except Exception as error:  # noqa: BLE001  the caller hears of it
-                    failures.append(error)
+                attempt(item)
+            items.put(None)
 
         def begin(item: Item) -> None:
-            items.put(item)
             if len(workers) < _SYNC_THREADS:
-                workers.append(self._threads.submit(run))
+                try:
+                    workers.append(self._threads.submit(run))
+                except RuntimeError:  # no thread can be had
+                    if not workers:
+                        attempt(item)
+                        return
+            items.put(item)
 
         try:
             yield begin
         finally:
             # Who is told of a failure cleans up and tries again: no straggler may still be at work.
-            for _ in workers:
-                items.put(None)
+            items.put(None)
             wait(workers)
         if failures:
             raise failures[0]

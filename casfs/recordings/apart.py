@@ -43,6 +43,10 @@ class BuilderApart:
         # The modules are found where we found them, however that came about.
         path = os.pathsep.join(entry for entry in sys.path if entry)
         try:
+            line = msgspec.json.encode(request) + b"\n"
+        except UnicodeEncodeError:  # a path that is no text
+            return None
+        try:
             with subprocess.Popen(
                 [sys.executable, "-P", "-m", "casfs.recordings.building"],
                 env={**os.environ, "PYTHONPATH": path},
@@ -54,7 +58,7 @@ class BuilderApart:
                 assert child.stdout is not None
                 # Its stdin stays open as long as there is somebody who waits.
                 with contextlib.suppress(BrokenPipeError):
-                    child.stdin.write(msgspec.json.encode(request) + b"\n")
+                    child.stdin.write(line)
                     child.stdin.flush()
                 answer = child.stdout.read()
         except OSError as error:

@@ -14,6 +14,7 @@ from casfs.manifests.record import INIT_TRACKS
 from casfs.media.fragmented import FragmentMember, write_fragment
 from casfs.media.moov import InitTrack, write_init
 from casfs.media.segments import Segment, Segmenter
+from casfs.recordings.lacking import Lacks
 from casfs.recordings.segmentlist import SegmentList, Segments
 from casfs.recordings.tables import Payload
 from casfs.timestamps import HOUR
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from casfs.media.descriptions import SampleDescription
     from casfs.media.layout import Layout
     from casfs.media.timeline import RecordedGroup
-    from casfs.recordings.tables import LeftOut, TableSource
+    from casfs.recordings.lacking import LeftOut
+    from casfs.recordings.tables import TableSource
 
 _LOG = logging.getLogger(__name__)
 _FRESH_SECONDS = 0.3
@@ -52,7 +54,8 @@ class Timeline(Struct, frozen=True):
 class Following:
     """Follows the groups of a broadcast with ``start <= received < end``. Any thread may ask.
 
-    ``lock`` is held while ``lookup`` is asked; ``now`` tells the time, nanoseconds UTC.
+    ``lock`` is held while ``lookup`` is asked; ``now`` tells the time, nanoseconds UTC. ``note`` is
+    told of all that was left out so far, each time that there is more.
     """
 
     def __init__(
@@ -66,8 +69,10 @@ class Following:
         now: Callable[[], int],
         *,
         clock: Callable[[], float] = time.monotonic,
+        note: Callable[[Lacks], None] | None = None,
     ) -> None:
         self._now = now
+        self._note = note
         self._lookup = lookup
         self._tables = tables
         self._broadcast = broadcast
@@ -86,13 +91,18 @@ class Following:
             start, self._segments.first(0), (), (), ended=False, modified=start
         )
         self._fresh_until = 0.0
-        self.left_out: list[LeftOut] = []
-        """What could not be played."""
+        self._refreshed = False
+        self._lacks = Lacks()
 
     @property
     def timeline(self) -> Timeline:
         """What was known when `refresh` was called last."""
         return self._timeline
+
+    @property
+    def was_refreshed(self) -> bool:
+        """Say whether anything was looked for yet."""
+        return self._refreshed
 
     def refresh(self, *, ended: bool) -> Timeline:
         """Look for what is new, and return what is known now; ``ended``: nothing more will come.
@@ -109,7 +119,11 @@ class Following:
             # Hour by hour, so that the sample tables of a day are never all in memory.
             for hour in range(self._start // HOUR, -(-self._end // HOUR)):
                 rows = self._new_rows(hour)
-                self._take(rows)
+                payloads = self._payloads(rows)
+                # Only now: what the disk refused is looked for again.
+                for track, own in rows.items():
+                    self._remember(track, hour, own)
+                self._add(payloads)
                 arrivals = (row.received_end for own in rows.values() for row in own)
                 newest = max([newest, *arrivals])
             self._keep(self._segmenter.wait(seen))
@@ -127,6 +141,7 @@ class Following:
                 modified=newest,
             )
             self._fresh_until = self._clock() + _FRESH_SECONDS
+            self._refreshed = True
             return self._timeline
 
     def layout(self, number: int) -> Layout:
@@ -157,27 +172,48 @@ class Following:
         after = self._last.get((track.name, hour), 0)
         start, stop = max(self._start, hour * HOUR), min(self._end, (hour + 1) * HOUR)
         with self._lookups:
-            rows = list(self._lookup.groups(track, start, stop, after=after))
-        self._last[track.name, hour] = max([after, *(row.n for row in rows)])
-        new = []
-        for row in rows:
-            identity = (track.name, row.epoch, row.sequence)
-            # What was shown of a group that was cut stays as it is when more of it comes.
-            if identity not in self._partial:
-                new.append(row)
-            if not row.complete:
-                self._partial.add(identity)
-        return new
+            return list(self._lookup.groups(track, start, stop, after=after))
 
-    def _take(self, rows: dict[str, list[GroupRow]]) -> None:
+    def _remember(self, track: str, hour: int, rows: Sequence[GroupRow]) -> None:
+        """Take these groups for known."""
+        self._last[track, hour] = max(row.n for row in rows)
+        self._partial |= {_identity(row) for row in rows if not row.complete}
+
+    def _payloads(self, rows: dict[str, list[GroupRow]]) -> list[Payload]:
+        """Return what of these groups can be played, as received, and say what cannot."""
         payloads: list[Payload] = []
+        left_out: list[LeftOut] = []
         for own in rows.values():
             payloads += self._tables.payloads(
-                self._broadcast, own, self._descriptions, self.left_out
+                self._broadcast, self._unshown(own), self._descriptions, left_out
             )
-        for payload in sorted(payloads, key=attrgetter("received")):
+        self._lacks.add(left_out)
+        if left_out and self._note is not None:
+            self._note(self._lacks)
+        return sorted(payloads, key=attrgetter("received"))
+
+    def _unshown(self, rows: Sequence[GroupRow]) -> list[GroupRow]:
+        """Return these groups but for those that were cut and of which more has come.
+
+        What was shown of them stays as it is.
+        """
+        seen = set(self._partial)
+        new = []
+        for row in rows:
+            if _identity(row) not in seen:
+                new.append(row)
+            if not row.complete:
+                seen.add(_identity(row))
+        return new
+
+    def _add(self, payloads: Sequence[Payload]) -> None:
+        for payload in payloads:
             self._keep(self._segmenter.add(payload, self._descriptions))
 
     def _keep(self, ready: Sequence[Segment]) -> None:
         for segment in ready:
             self._segments.add(segment, self._inits.setdefault(segment.init, len(self._inits)))
+
+
+def _identity(row: GroupRow) -> tuple[str, int, int]:
+    return row.track, row.epoch, row.sequence

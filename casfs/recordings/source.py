@@ -20,14 +20,15 @@ from msgspec import Struct
 from casfs.digest import digest_of
 from casfs.errors import DamagedObjectError, NotFoundError
 from casfs.index.rows import BroadcastRow, SealRow
-from casfs.index.samples import SAMPLES_VERSION, RecordingSizes
+from casfs.index.samples import SAMPLES_VERSION, RecordingSizes, RememberedSpan
 from casfs.manifests.record import INIT_TRACKS
 from casfs.media.recording import flat_recording
 from casfs.media.timeline import split_by_codec
 from casfs.recordings.following import Following
 from casfs.recordings.inits import Inits
+from casfs.recordings.lacking import Lacks
 from casfs.recordings.reading import no_frames, read_object
-from casfs.recordings.tables import LeftOut, Payload, TableSource
+from casfs.recordings.tables import TableSource
 from casfs.timestamps import HOUR, NANOSECONDS, format_time
 
 if TYPE_CHECKING:
@@ -39,8 +40,10 @@ if TYPE_CHECKING:
     from casfs.index.samples import SampleIndex
     from casfs.media.descriptions import SampleDescription
     from casfs.media.layout import Layout
+    from casfs.recordings.lacking import LeftOut
     from casfs.recordings.reading import FramesOf, ObjectSource
     from casfs.recordings.spool import Spool
+    from casfs.recordings.tables import Payload
 
 LAYOUT_VERSION: Final = 2
 """Of how recordings are put together: what is kept of another version is not used."""
@@ -56,6 +59,7 @@ MOST_FOLLOWED: Final = 8
 """Timelines that are kept: those that were asked for last."""
 
 _REMEMBERED = 65_536
+_NOTES = 100
 
 
 class RecordingSpan(Struct, frozen=True):
@@ -84,6 +88,13 @@ class RecordingSpan(Struct, frozen=True):
     def __str__(self) -> str:
         start, end = (format_time(time)[:19] + "Z" for time in (self.start, self.end))
         return f"{self.broadcast.name} from {start} to {end}"
+
+
+class _Note(Struct, frozen=True):
+    """What was said of a recording."""
+
+    reason: str
+    kinds: frozenset[str]
 
 
 class Recordings:
@@ -120,7 +131,7 @@ class Recordings:
         self._known: OrderedDict[Digest, RecordingSizes] = OrderedDict()
         self._building: dict[Digest, threading.Lock] = {}
         self._followed: OrderedDict[tuple[int, int, int], Following] = OrderedDict()
-        self._notes: OrderedDict[str, str] = OrderedDict()
+        self._notes: OrderedDict[str, _Note] = OrderedDict()
 
     def close(self) -> None:
         """Let go of everything."""
@@ -132,7 +143,8 @@ class Recordings:
     @property
     def notes(self) -> Sequence[str]:
         """Return what was lacking in recordings that were asked for, the latest last."""
-        return [f"{name}: {reason}" for name, reason in list(self._notes.items())]
+        with self._lock:
+            return [f"{name}: {note.reason}" for name, note in self._notes.items()]
 
     def known(self, span: RecordingSpan) -> RecordingSizes | None:
         """Return how large the files of a recording are, if that is known without building it."""
@@ -152,6 +164,8 @@ class Recordings:
         """
         known = self.known(span)
         if known is not None:
+            if known.reason:  # it may have been put together when nobody was here to note it
+                self._note(span, known.reason, frozenset({known.reason}))
             return known
         with self._lock_of(span.name):
             return self.known(span) or self._build(span)
@@ -191,8 +205,10 @@ class Recordings:
         with self._lock:
             found = self._followed.pop(key, None)
             if found is None:
+                span = RecordingSpan(broadcast, start, end)
                 found = Following(
-                    self._lookup, self._tables, broadcast, start, end, self._lookups, self.now
+                    *(self._lookup, self._tables, broadcast, start, end, self._lookups, self.now),
+                    note=lambda lacks: self._note(span, str(lacks), lacks.kinds),
                 )
             self._followed[key] = found
             while len(self._followed) > self._most_followed:
@@ -206,7 +222,7 @@ class Recordings:
         if self._apart is not None and span.end - span.start > MOST_BUILT_HERE:
             known = self._apart(span)
             if known is not None:
-                self._note(span, known.reason)
+                self._note(span, known.reason, frozenset({known.reason}))
                 if remember:
                     self._remember(span.name, known)
                 return known
@@ -217,8 +233,9 @@ class Recordings:
         descriptions: dict[Digest, SampleDescription] = {}
         left_out: list[LeftOut] = []
         payloads = self._payloads(span, descriptions, left_out)
-        reason = _reason(left_out)
-        self._note(span, reason)
+        lacks = Lacks(left_out)
+        reason = str(lacks)
+        self._note(span, reason, lacks.kinds)
         sizes: list[int] = []
         if payloads:
             end = span.end if span.clip else None
@@ -231,7 +248,8 @@ class Recordings:
             self._remember(span.name, known)
             # What damage took may come back: then it is another recording.
             if not span.clip and not any(item.lacking for item in left_out):
-                self._samples.remember(span.name, span.broadcast.number, known)
+                remembered = RememberedSpan(span.broadcast.number, span.start, span.end)
+                self._samples.remember(span.name, remembered, known)
         return known
 
     def _payloads(
@@ -276,14 +294,20 @@ class Recordings:
                 rows += self._lookup.sealed(track, seal)
         return rows
 
-    def _note(self, span: RecordingSpan, reason: str) -> None:
-        """Say once what a recording lacks."""
-        if reason and self._notes.get(str(span)) != reason:
+    def _note(self, span: RecordingSpan, reason: str, kinds: frozenset[str]) -> None:
+        """Note what a recording lacks, and say once what ``kinds`` of things those are."""
+        name = str(span)
+        with self._lock:
+            before = self._notes.pop(name, None)
+            if not reason:
+                return
+            known = kinds if before is not None and before.reason == reason else frozenset()
+            known |= frozenset() if before is None else before.kinds
+            self._notes[name] = _Note(reason, known | kinds)
+            while len(self._notes) > _NOTES:
+                self._notes.popitem(last=False)
+        if kinds - known:
             _LOG.warning("the recording of %s lacks something: %s", span, reason)
-            with self._lock:
-                self._notes[str(span)] = reason
-                while len(self._notes) > 100:
-                    self._notes.popitem(last=False)
 
     def _remember(self, name: Digest, known: RecordingSizes) -> None:
         with self._lock:
@@ -298,14 +322,3 @@ class Recordings:
                     key: lock for key, lock in self._building.items() if lock.locked()
                 }
             return self._building.setdefault(name, threading.Lock())
-
-
-def _reason(left_out: Sequence[LeftOut]) -> str:
-    """Return what a recording lacks, in a line."""
-    reasons: dict[str, tuple[int, str]] = {}
-    for item in left_out:
-        count, first = reasons.get(item.track, (0, item.reason))
-        reasons[item.track] = (count + 1, first)
-    return "; ".join(
-        f"{track}: {count} groups left out: {first}" for track, (count, first) in reasons.items()
-    )

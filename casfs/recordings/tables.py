@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from casfs.errors import DamagedObjectError, ObjectNotFoundError
 from casfs.index.payload_names import PayloadName
 from casfs.media.groups import samples_of_group
 from casfs.media.timeline import RecordedGroup
 from casfs.recordings.inits import InitChoice
+from casfs.recordings.lacking import LeftOut
 from casfs.recordings.reading import read_object
 
 if TYPE_CHECKING:
@@ -36,15 +35,6 @@ class Payload(RecordedGroup, frozen=True, kw_only=True):
 
     init: Digest | None
     """What its samples are told by; for a group that names none, the nearest init."""
-
-
-class LeftOut(Struct, frozen=True):
-    """Groups of which nothing can be played."""
-
-    track: str
-    reason: str
-    lacking: bool
-    """The object is damaged or missing: what is left out may come back."""
 
 
 class TableSource:

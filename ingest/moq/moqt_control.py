@@ -215,7 +215,8 @@ class Control:
             code = _INTERNAL_ERROR
         error = RequestError(None if draft.request_streams else request.number, code)
         kind = Kind.PUBLISH_ERROR if draft.typed_replies else Kind.REQUEST_ERROR
-        self._say(kind, error.encode(draft), own)
+        if request.stream is None or own is not None:  # else the relay has ended it already
+            self._say(kind, error.encode(draft), own)
         if own is not None:
             self._end_ours(own)
 
@@ -369,7 +370,7 @@ class Control:
         """Let the relay make more requests when it has used half of what it may."""
         if self._draft.request_streams or 2 * (self._granted - number) > _REQUESTS_GRANTED:
             return
-        self._granted = number + _REQUESTS_GRANTED
+        self._granted = min(number + _REQUESTS_GRANTED, self._draft.integers.largest)
         granted = RequestNumber(self._granted)
         self._say(Kind.MAX_REQUEST_ID, granted.encode(self._draft))
 

@@ -175,7 +175,9 @@ class Fetching:
 
     def _send_head(self, track: Track, largest: Location) -> None:
         track.head_due = False
-        start, end = Location(largest.group, 0), Location(largest.group, largest.object + 1)
+        # An end of 0 is that of the whole group.
+        behind = largest.object + 1 if largest.object < self._draft.integers.largest else 0
+        start, end = Location(largest.group, 0), Location(largest.group, behind)
         self._send(Ask.HEAD, track, start, end)
 
     def _send_older(self, track: Track, than: int) -> None:

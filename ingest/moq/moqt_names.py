@@ -28,7 +28,7 @@ class Names:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._announcements = Announcements(limits)
-        self._asked: list[str] = []
+        self._asked: dict[str, None] = {}
         self._odd: dict[str, tuple[bytes, ...]] = {}
         self._published: dict[int, tuple[int, tuple[bytes, ...]]] = {}
         """Namespaces that the relay told of by itself, by the number of its request: the stream
@@ -49,7 +49,7 @@ class Names:
 
     def ask(self, prefix: str) -> None:
         """Note that broadcasts below ``prefix`` are wanted."""
-        self._asked.append(prefix.strip("/"))
+        self._asked[prefix.strip("/")] = None
         for stream, namespace in self._published.values():
             if self.wanted(namespace):
                 self._untold.extend(self.active(stream, "", namespace))

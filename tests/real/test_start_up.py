@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 from typing import TYPE_CHECKING
@@ -10,11 +11,14 @@ import pytest
 
 from casfs.manifests.record import StartRecord, StopRecord
 from casfs.recorders import lock_supervisor
+from ingest import foreground
 from ingest.early_stop import EarlyStop, StoppedEarlyError
+from ingest.record_options import RecordOptions
 from tests.real.programs import eventually
 from tools.loopback.relay import running_relay
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.real.programs import Installation, Program
@@ -110,3 +114,20 @@ def test_a_signal_while_the_loop_begins_is_noted_and_later_ones_cut_nothing_off(
     assert signal.getsignal(signal.SIGTERM) is before
     with EarlyStop().heed(), pytest.raises(StoppedEarlyError):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_that_comes_the_moment_it_is_heeded_ends_in_good_order(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(EarlyStop):
+        @contextlib.contextmanager
+        def heed(self) -> Iterator[None]:
+            with super().heed():
+                signal.raise_signal(signal.SIGTERM)
+                yield
+
+    monkeypatch.setattr(foreground, "EarlyStop", Interrupted)
+    monkeypatch.setattr(foreground, "spare_the_collector", lambda: None)
+    options = RecordOptions(url="https://127.0.0.1:9/", broadcast=TV)
+    run = foreground.ForegroundOptions()
+    assert not foreground.record_in_foreground(installation.archive(), options, run).groups

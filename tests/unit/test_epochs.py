@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from casfs.digest import digest_of
 from casfs.timestamps import NANOSECONDS
-from ingest.epoch_memory import HELD_BACK, REMEMBERED, Seen
+from ingest.epoch_memory import HELD_BACK, OVER, REMEMBERED, Seen
 from ingest.epochs import REORDER, EpochTracker, Verdict
 from ingest.media_clock import Clock, MediaTime
 
@@ -250,6 +250,17 @@ def test_a_track_whose_time_goes_back_again_and_again_tells_no_time() -> None:
     assert observe.tracker.epoch == 4
 
 
+def test_a_looped_source_is_not_believed_whichever_track_sees_it_first() -> None:
+    observe = Observer()
+    tracks = [f"video{number}.m4s" for number in range(5)]
+    for second in range(0, 7200, 10):
+        first = second // 150 % len(tracks)
+        for track in tracks[first:] + tracks[:first]:
+            payload = f"{track} {second}".encode()
+            observe(second, payload, track=track, time=second % 150, at=second)
+    assert observe.tracker.epoch == 4
+
+
 def test_the_same_sequence_with_other_bytes_behind_such_a_restart_is_another_one() -> None:
     observe = Observer()
     for sequence in range(5):
@@ -271,3 +282,36 @@ def test_a_track_that_is_first_heard_of_behind_such_a_restart_belongs_where_its_
     assert observe(1, b"v1", time=0, at=1) == (Verdict.NEW, 2)
     assert observe(0, b"a0", track=AUDIO, time=1001, at=2) == (Verdict.NEW, 1)
     assert observe(1, b"a1", track=AUDIO, time=1, at=3) == (Verdict.NEW, 2)
+
+
+def test_a_late_group_of_a_looped_source_stays_in_its_epoch() -> None:
+    observe = Observer()
+    sequence = 0
+    for loop in range(6):
+        for second in range(100):
+            observe(sequence, b"%d" % sequence, time=second, at=loop * 100 + second)
+            sequence += 1
+    epoch = observe.tracker.epoch
+    observe(sequence, b"the last but one", time=98, at=600)
+    assert observe(sequence + 2, b"begun again", time=0, at=601) == (Verdict.NEW, epoch)
+    assert observe(sequence + 1, b"late", time=99, at=602) == (Verdict.NEW, epoch)
+    assert epoch == 4
+
+
+def test_an_epoch_that_has_been_over_for_long_is_forgotten() -> None:
+    observe = Observer()
+    observe(5, b"old", at=1)
+    observe(5, b"other", at=2, generation=2)
+    assert observe(4, b"late", at=3) == (Verdict.NEW, 1)
+    long_since = OVER // NANOSECONDS + 3
+    assert observe(6, b"later", at=long_since) == (Verdict.NEW, 2)
+
+
+def test_nobody_asks_the_archive_for_new_groups_because_of_epochs_of_long_ago() -> None:
+    observe = Observer()
+    observe(5, b"old", at=1, time=100)
+    observe(5, b"other", at=2, time=0)
+    observe.restart(remembering=2)
+    observe.history.groups.clear()
+    observe.history.find = None  # type: ignore[method-assign, assignment]
+    observe(6, b"new", at=OVER // NANOSECONDS + 3, time=1)

@@ -49,3 +49,11 @@ def test_what_cannot_be_read_says_why() -> None:
     bare = video_track(Container.CMAF)
     expected = "a track of fragments without an init segment"
     assert samples_of_group(PAYLOAD, [], track=bare).reason == expected
+
+
+def test_more_channels_than_an_entry_can_tell_are_a_reason() -> None:
+    payload = legacy(CodecFrame(0, True, b"sound"))
+    for codec in ("flac", "mp4a.40.2"):
+        track = audio_track(codec=codec, description=b"\x11\x90", channels=99_999_999)
+        found = samples_of_group(payload, [len(payload)], track=track)
+        assert (found.tables, found.reason) == ((), "sound of 48000 Hz and 99999999 channels")

@@ -18,7 +18,8 @@ from ingest.moq.interface import Extra, Limits
 from ingest.moq.moqt_drafts import DRAFT_14, DRAFT_16, DRAFT_18, Draft
 from ingest.moq.moqt_messages import Kind, PublishDone, RequestError, frame
 from ingest.moq.moqt_namespaces import RequestNumber
-from ingest.moq.moqt_publishing import PublishOk
+from ingest.moq.moqt_parameters import Location
+from ingest.moq.moqt_publishing import Publish, PublishOk
 from tests.fakes.moqt_relay import MoqtRelay
 
 SECOND = 10**9
@@ -231,3 +232,42 @@ def test_a_relay_cannot_take_our_own_numbers(draft: Draft) -> None:
     relay._relay_request = 0
     with pytest.raises(ProtocolError):
         relay.offer("tv", "video", alias=7)
+
+
+@pytest.mark.parametrize("draft", [DRAFT_14, DRAFT_16], ids=lambda d: d.protocol)
+def test_the_highest_number_that_a_request_can_have_ends_nothing(draft: Draft) -> None:
+    relay = MoqtRelay(draft)
+    relay.session.announce("tv")
+    relay._relay_request = draft.integers.largest
+    assert relay.offer("tv", "video", alias=7)[1] == [BroadcastAnnounced("tv", 1)]
+    granted = RequestNumber(draft.integers.largest).encode(draft)
+    assert f"{relay.control} {frame(Kind.MAX_REQUEST_ID, granted, draft).hex()}" in relay.sent()
+
+
+def test_an_offer_whose_stream_ends_at_once_is_not_answered_elsewhere() -> None:
+    relay = MoqtRelay(DRAFT_18)
+    relay.sent()
+    publish = Publish(1, (b"radio",), b"audio", 7).encode(DRAFT_18)
+    message = frame(Kind.PUBLISH, publish, DRAFT_18)
+    relay.session.stream_data(1, message, relay.now, end=True)
+    assert relay.sent() == ["1  end"]
+
+
+@each_draft
+def test_the_beginning_of_a_group_is_asked_for_however_high_its_objects_are_numbered(
+    draft: Draft,
+) -> None:
+    relay = MoqtRelay(draft)
+    relay.session._control.can_fetch = True
+    relay.accepted("tv", "video", alias=7, largest=Location(0, draft.integers.largest))
+    relay.sent()
+    relay.now += 60 * SECOND
+    relay.session.settle(relay.now)
+    assert len(relay.sent()) == 1
+
+
+def test_who_asks_again_and_again_takes_no_more_room() -> None:
+    relay = MoqtRelay(DRAFT_18)
+    for _ in range(100):
+        relay.session.announce("tv/")
+    assert len(relay.session._control.names._asked) == 1

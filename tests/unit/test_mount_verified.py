@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -156,6 +157,17 @@ def test_no_more_objects_stay_open_than_are_to(
     opening.hashes(digests[0], size=1)
     assert len(os.listdir("/proc/self/fd")) == before + 1
     opening.objects.close()
+
+
+def test_an_object_opens_with_the_last_descriptor(
+    opening: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def used_up(descriptor: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "dup", used_up)
+    assert opening.hashes()
+    assert opening.objects.open_again(ObjectRange(opening.digest, 0, 7)) is None
 
 
 def test_no_descriptor_is_left_behind_by_a_refused_open(opening: Opening) -> None:

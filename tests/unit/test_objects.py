@@ -294,6 +294,29 @@ def test_work_in_parallel_has_ended_when_one_piece_fails(store: LocalStore) -> N
         assert done.is_set()
 
 
+@pytest.mark.parametrize("threads", [0, 1])
+def test_where_no_more_threads_can_be_had_a_put_only_takes_longer(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if len(started) >= threads:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    with LocalCommitter(store.root) as committer:
+        for refused in (True, False):
+            with monkeypatch.context() as patched, committer.batch() as batch:
+                if refused:
+                    patched.setattr(threading.Thread, "start", refuse)
+                payloads = [Payload((b"%d %d" % (refused, number),)) for number in range(20)]
+                assert all(stored.new for stored in batch.put(payloads))
+    assert temporaries(store) == []
+
+
 # Temporaries
 
 

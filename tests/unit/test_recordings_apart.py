@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,8 +30,12 @@ GROUPS = 5
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Archive:
+    return recorded(tmp_path)
+
+
+def recorded(directory: Path) -> Archive:
     """Record an hour of which one group is no media."""
-    made = make_archive(tmp_path)
+    made = make_archive(directory)
     clock = Clock()
     with made.writer("tv", clock=clock) as writer:
         writer.commit([group(0, INIT, track="init.mp4", received=NOON)])
@@ -89,4 +94,12 @@ def test_where_that_process_fails_the_day_is_put_together_here(
     with opened(archive) as (recordings, span):
         sizes = recordings.build(span).sizes
         assert len(sizes) == 1
+        assert recordings.layout(span, 0).size == sizes[0]
+
+
+def test_a_day_of_an_archive_whose_path_is_no_text_is_put_together_here(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    archive = recorded(odd)
+    with opened(archive) as (recordings, span):
+        sizes = recordings.build(span).sizes
         assert recordings.layout(span, 0).size == sizes[0]

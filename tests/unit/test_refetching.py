@@ -97,6 +97,16 @@ def test_a_sequence_that_was_skipped_is_asked_for_once_unless_it_comes_late() ->
     assert len(relay.asked) == 2
 
 
+def test_what_is_missing_of_a_backlog_that_comes_newest_first_is_asked_for_too() -> None:
+    relay = Relay()
+    refetching = Refetching(relay.fetch)
+    for sequence in (20, 19, 21, 15, 16, 10):
+        refetching.received(group(sequence), 0)
+    refetching.received(group(12), 3)
+    refetching.tick(60)
+    assert sorted(relay.asked) == [(1, 11), (1, 13), (1, 14), (1, 17), (1, 18)]
+
+
 def test_a_publisher_that_skips_on_purpose_is_soon_left_alone() -> None:
     relay = Relay()
     refetching = Refetching(relay.fetch)
