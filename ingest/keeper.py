@@ -156,15 +156,17 @@ class Keeper:
         ``resumed``: when the first group after it began, None if none has come (ns UTC). Raises
         StorageError.
         """
+        if interruption.start is None:
+            # What a publisher skipped before we came is no loss, and looks the same.
+            return 0
         end = resumed if resumed is not None else now
-        start = interruption.start if interruption.start is not None else end
         missed = self.missed(interruption, open_end=resumed is None)
         self._writer.note_gaps(
             interruption.track,
             missed,
             epoch=interruption.epoch,
-            start=start,
-            end=max(start, end),
+            start=interruption.start,
+            end=max(interruption.start, end),
             reason=interruption.reason,
         )
         self._state.track(interruption.track).gaps += len(missed)

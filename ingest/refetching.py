@@ -176,7 +176,10 @@ class Refetching:
 
     def _skip_answered(self, subscription: int, sequence: int, *, there: bool) -> None:
         skips = self._skips.get(subscription)
-        if skips is not None and sequence in skips.asked:
+        if skips is None:
+            return
+        skips.open.pop(sequence, None)
+        if sequence in skips.asked:
             skips.asked.discard(sequence)
             skips.not_there = 0 if there else skips.not_there + 1
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _EVERY = 2.0
 _WIDE = 10_000
+_UNREPORTED = {"recording": "its recorder starts", "stopping": "its recorder ends"}
+"""Why a broadcast that waits for nothing is not among those that report."""
 
 
 @click.command("status")
@@ -118,10 +120,9 @@ def render(outlook: Outlook, now: int) -> Group:
         parts.append(Text("nothing is being recorded"))
     if outlook.waiting:
         parts.append(Text(f"\nnot recorded: {len(outlook.waiting)}"))
-        parts += [
-            Text(f"  {printable(item.broadcast)}: {item.waiting_for}")
-            for item in outlook.waiting[:20]
-        ]
+        for one in outlook.waiting[:20]:
+            why = one.waiting_for or _UNREPORTED.get(one.phase, "")
+            parts.append(Text(f"  {printable(one.broadcast)}: {why}"))
     parts.append(Text())
     parts += [Text(line, style="red") for line in _alerts(outlook)]
     for disk in outlook.disks:

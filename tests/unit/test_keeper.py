@@ -236,10 +236,9 @@ def test_of_a_track_that_begins_only_what_lacks_between_its_groups_is_missing(
         keeper.keep([delivery(number) for number in (50, 49, 46, 45, 7)])
         # So many in a row were meant by the publisher.
         assert keeper.missed(before) == [(47, 48)]
-        assert keeper.settle(before, NOON + 100, NOON + 200) == 1
-    (gap,) = records(archive, GapRecord)
-    assert (gap.first, gap.last) == ("47", "48")
-    assert gap.start == gap.end
+        # They may still have been skipped: it is worth a question, and no gap.
+        assert keeper.settle(before, NOON + 100, NOON + 200) == 0
+    assert records(archive, GapRecord) == []
 
 
 def test_media_time_that_goes_back_is_an_epoch_also_across_a_restart_of_the_recorder(

@@ -19,6 +19,7 @@ from casfs.outlook import look
 from casfs.recorders import (
     RECORDERS,
     Remembered,
+    SupervisedReport,
     SupervisorReport,
     is_recorded,
     is_supervised,
@@ -137,6 +138,41 @@ def test_status_says_what_is_amiss(
     told = msgspec.json.decode(capfdbinary.readouterr().out)
     assert told["recorders"][0]["running"] is False
     assert [disk["root"] for disk in told["disks"]] == ["cas", "manifests"]
+
+
+def test_status_says_of_every_broadcast_without_a_report_why(archive: Archive) -> None:
+    from rich.console import Console
+
+    phases = {"a": "recording", "b": "stopping", "c": "waiting"}
+    write_supervisor_report(
+        archive.roots,
+        SupervisorReport(
+            pid=1,
+            host="h",
+            since="",
+            updated="",
+            status="",
+            room="ample",
+            min_free=5,
+            broadcasts=[
+                SupervisedReport(
+                    broadcast=name,
+                    phase=phase,
+                    listed=True,
+                    pid=None,
+                    restarts=0,
+                    waiting_for="disk space is short" if phase == "waiting" else "",
+                )
+                for name, phase in phases.items()
+            ],
+        ),
+    )
+    console = Console(record=True, width=200, file=io.StringIO())
+    with lock_supervisor(archive.roots):
+        console.print(render(look(archive.roots), NOON))
+    said = [line.strip() for line in console.export_text().splitlines()]
+    for line in ("a: its recorder starts", "b: its recorder ends", "c: disk space is short"):
+        assert line in said
 
 
 def test_names_in_reports_do_not_steer_the_terminal(archive: Archive) -> None:
