@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 from msgspec import structs
@@ -21,7 +21,9 @@ from casfs.timestamps import HOUR
 from tests.fakes.archive import Content, MemoryLookup, alone
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+_T = TypeVar("_T")
 
 DEMO = BroadcastRow(1, "demo")
 TRACKS = ("video", "audio")
@@ -63,6 +65,14 @@ class Opener:
         await self.gate.wait()
 
 
+class Prompt(Workers):
+    """Answers in the event loop: once all tasks are blocked, all is done."""
+
+    async def ask(self, question: Callable[..., _T], *args: object) -> _T:
+        await trio.lowlevel.checkpoint()
+        return question(*args)
+
+
 class Watching:
     def __init__(self, workers: Workers, groups: Sequence[GroupRow]) -> None:
         view = BroadcastsView(MemoryLookup(Content().with_groups(*groups)), "/broadcasts")
@@ -81,7 +91,7 @@ class Watching:
 
 
 async def test_whoever_reads_two_in_a_row_finds_the_next_ones_of_that_track_prepared() -> None:
-    workers = Workers()
+    workers = Prompt()
     async with workers.background():
         watching = Watching(workers, rows(80))
         assert await watching.open(2) == []
@@ -89,7 +99,7 @@ async def test_whoever_reads_two_in_a_row_finds_the_next_ones_of_that_track_prep
 
 
 async def test_the_next_ones_are_prepared_when_half_of_the_last_are_left() -> None:
-    workers = Workers()
+    workers = Prompt()
     async with workers.background():
         watching = Watching(workers, rows(80))
         prepared = len(await watching.open(2, 4))
@@ -99,7 +109,7 @@ async def test_the_next_ones_are_prepared_when_half_of_the_last_are_left() -> No
 
 
 async def test_many_large_objects_are_not_prepared_at_once() -> None:
-    workers = Workers()
+    workers = Prompt()
     async with workers.background():
         large = [structs.replace(row, size=BYTES_AHEAD // 3 + 1) for row in rows(40)]
         assert await Watching(workers, large).open(2, 4) == [6, 8]
@@ -108,7 +118,7 @@ async def test_many_large_objects_are_not_prepared_at_once() -> None:
 
 
 async def test_the_names_that_follow_in_the_same_directory_are_known() -> None:
-    workers = Workers()
+    workers = Prompt()
     async with workers.background():
         last_of_hour = 9
         groups = [
@@ -129,7 +139,7 @@ async def test_the_names_that_follow_in_the_same_directory_are_known() -> None:
 
 
 async def test_nothing_is_prepared_for_who_reads_again_what_is_known() -> None:
-    workers = Workers()
+    workers = Prompt()
     async with workers.background():
         watching = Watching(workers, rows(80))
         for n in (2, 4, 6):
@@ -138,14 +148,14 @@ async def test_nothing_is_prepared_for_who_reads_again_what_is_known() -> None:
 
 
 async def test_nothing_is_prepared_for_who_jumps_about() -> None:
-    workers = Workers()
+    workers = Prompt()
     async with workers.background():
         watching = Watching(workers, rows(9000))
         assert await watching.open(8000, 4000, 1000, 7000, 5000) == []
 
 
 async def test_a_disk_that_hangs_is_not_asked_for_ever_more() -> None:
-    workers = Workers()
+    workers = Prompt()
     async with workers.background():
         watching = Watching(workers, rows(2000))
         watching.opener.gate = trio.Event()
