@@ -117,8 +117,8 @@ class _Restorer:
     def bring_needed(self) -> int:
         """Put back what should never have been thrown away; return how much. Raises OSError."""
         return sum(
-            not self._stored(digest) and is_needed(self._index, digest) and self._bring(digest)
-            for digest in list(self._trash)
+            is_needed(self._index, digest) and not self._sound(digest) and self._bring(digest)
+            for digest in self._trash
         )
 
     def restore(
@@ -164,7 +164,7 @@ class _Restorer:
         stored = self._archive.objects.path(digest)
         paths = self._trash.get(digest, [])
         # What lies in its place is read only where the trash has a copy to replace it by.
-        if self._stored(digest) and (not paths or _is_sound(stored, digest)):
+        if self._sound(digest) if paths else self._stored(digest):
             if self._act:
                 self._settle(digest)
             return True
@@ -196,6 +196,9 @@ class _Restorer:
 
     def _stored(self, digest: Digest) -> bool:
         return os.path.lexists(self._archive.objects.path(digest))
+
+    def _sound(self, digest: Digest) -> bool:
+        return _is_sound(self._archive.objects.path(digest), digest)
 
 
 def _is_sound(path: str, digest: Digest) -> bool:

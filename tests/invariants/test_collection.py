@@ -29,6 +29,7 @@ from casfs.index.samples import SUFFIX, SampleIndex
 from casfs.manifests.record import StopRecord
 from casfs.media.samples import GroupSamples
 from casfs.objects.local import LocalStore, exclusive_shard
+from casfs.restore import Selection, restore
 from casfs.roots import Roots
 from casfs.survey import Survey
 from casfs.timestamps import DAY, HOUR
@@ -150,7 +151,9 @@ def test_no_silent_delete_of_the_last_good_copy(archive: Archive) -> None:
     damage(archive, OLD)
     assert collect_all(archive, now=LATER + 30 * DAY).needed == 1
     assert in_trash(archive) == names(OLD)
-    restore_all(archive)
+    nothing_expired = Selection(broadcasts=("late",))
+    assert restore(archive, nothing_expired, act=True).objects == 1
+    assert in_trash(archive) == set()
     assert check(archive).sound
 
 
@@ -410,6 +413,7 @@ WRITER = """
 import sys
 from casfs.archive import Archive, Group
 from casfs.objects.local import LocalStore, exclusive_shard
+from casfs.restore import Selection, restore
 from casfs.roots import Roots
 from casfs.survey import Survey
 
