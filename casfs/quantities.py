@@ -1,8 +1,9 @@
-"""Quantities as people write them: spans of time, sizes, shares and room on a disk. Pure."""
+"""Quantities as people write and read them: time, sizes, shares and room on a disk. Pure."""
 
 from __future__ import annotations
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -68,3 +69,12 @@ def parse_room(text: str) -> Room:
     if text.strip().endswith("%"):
         return Room(parse_share(text))
     return Room(max(2.0, parse_size(text)))  # one byte would be the whole disk
+
+
+def format_bytes(count: float) -> str:
+    """Return ``count`` bytes in a unit that reads well, powers of 1000."""
+    for unit in _UNITS:
+        if count < 1000 or unit == _UNITS[-1]:
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from casfs.quantities import format_bytes
 from ingest.quic import printable
 from ingest.rates import Rates
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 _TERMINAL_SECONDS = 0.5
 _LINE_SECONDS = 10.0
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 async def show_recorder(state: RecorderState) -> None:
@@ -37,9 +37,9 @@ async def show_recorder(state: RecorderState) -> None:
 
 def summary_line(state: RecorderState) -> str:
     """Return one line that says it all."""
-    parts = [f"{state.groups} groups, {_size(state.bytes)} on disk"]
+    parts = [f"{state.groups} groups, {format_bytes(state.bytes)} on disk"]
     if state.groups:
-        parts.append(f"{_size(state.new_bytes)} new, dedup {state.dedup_ratio:.2f}x")
+        parts.append(f"{format_bytes(state.new_bytes)} new, dedup {state.dedup_ratio:.2f}x")
     parts.append(f"{state.gaps} {'gap' if state.gaps == 1 else 'gaps'}")
     if state.epoch > 1:
         parts.append(f"epoch {state.epoch}")
@@ -104,7 +104,7 @@ def render(state: RecorderState, rates: Rates) -> Group:
             Text(printable(name)),
             _activity(track),
             str(track.groups),
-            _size(track.bytes),
+            format_bytes(track.bytes),
             f"{8e-6 * rates.of(name, track.bytes):.2f}",
             _notable(track.gaps),
             _notable(track.incomplete),
@@ -124,11 +124,3 @@ def _notable(count: int) -> Text:
     from rich.text import Text
 
     return Text(str(count), style="yellow" if count else "")
-
-
-def _size(count: float) -> str:
-    for unit in _UNITS:
-        if count < 1000 or unit == _UNITS[-1]:
-            break
-        count /= 1000
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

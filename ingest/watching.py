@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from casfs.quantities import format_bytes
 from casfs.recorders import (
     RecorderReport,
     Remembered,
@@ -41,7 +42,6 @@ _LOG = logging.getLogger(__name__)
 _EVERY = 5.0
 _SUMMARY_EVERY = 60.0
 _EXPIRE_EVERY = 600.0
-_GIGABYTE = 1_000_000_000
 _ROOM_TO_SPARE = 1.2
 """What expiry makes room for, of what is to be free."""
 _MOST_TOLD = 1000
@@ -134,9 +134,9 @@ class Watch:
         if room is not before:
             free = min(disk.free for disk in disks)
             if room is Room.AMPLE:
-                _LOG.warning("there is room on the disks again: %.3f GB", free / _GIGABYTE)
+                _LOG.warning("there is room on the disks again: %s", format_bytes(free))
             else:
-                _LOG.error("%s; %.3f GB are free", _ROOM_SAYS[room], free / _GIGABYTE)
+                _LOG.error("%s; %s are free", _ROOM_SAYS[room], format_bytes(free))
         if room is not before or room is Room.CRITICAL:
             self._supervisor.wake()
 
@@ -219,7 +219,7 @@ class Watch:
         plan = self._supervisor.plan
         expiry = plan.expiry
         wanted = int(plan.min_free.of(self._disks[0].total) * _ROOM_TO_SPARE)
-        _LOG.warning("the oldest hours expire until %.3f GB are free", wanted / _GIGABYTE)
+        _LOG.warning("the oldest hours expire until %s are free", format_bytes(wanted))
         expire = ["expire", f"--min-free={wanted}", f"--keep-last={expiry.keep_last}", "--yes"]
         expire += [f"--keep-daily={hours}" for hours in expiry.keep_daily]
         expire += [f"--broadcast={glob}" for glob in expiry.broadcast]

@@ -8,9 +8,10 @@ import click
 
 from casfs.cli.logs import LogFormat, log_as
 from casfs.cli.options import Duration, RootFlags, pass_roots, sync_strategy_option
-from casfs.cli.output import format_bytes, print_json, printable, say, warn_of_inodes
+from casfs.cli.output import print_json, printable, say, warn_of_inodes
 from casfs.cli.relay_options import RelayFlags, pass_relay, url_option
 from casfs.errors import UsageError
+from casfs.quantities import format_bytes
 
 if TYPE_CHECKING:
     from ingest.state import RecorderState, TrackState

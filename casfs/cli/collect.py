@@ -8,10 +8,11 @@ import click
 
 from casfs.cli.expire import Room, room_bytes
 from casfs.cli.options import Duration, Instant, RootFlags, pass_roots
-from casfs.cli.output import format_bytes, print_json, printable, say
+from casfs.cli.output import print_json, printable, say
 from casfs.collect import Collection, collect
 from casfs.digest import Digest, is_digest
 from casfs.errors import ConfigError, DamageError
+from casfs.quantities import format_bytes
 from casfs.restore import RestoredHour, Selection, restore
 from casfs.timestamps import HOUR, NANOSECONDS, format_time
 

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from casfs.cli.options import Duration, RootFlags, pass_roots
-from casfs.cli.output import format_bytes, print_json, printable, say
+from casfs.cli.output import print_json, printable, say
 from casfs.cli.quantities import Share, Size
 from casfs.errors import ConfigError
 from casfs.expire import disk_space, expire
+from casfs.quantities import format_bytes
 from casfs.retention import Policy
 from casfs.timestamps import HOUR, NANOSECONDS, format_time
 

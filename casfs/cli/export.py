@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from casfs.cli.options import Instant, RootFlags, pass_roots
-from casfs.cli.output import format_bytes, print_json, printable, progress_console, say
+from casfs.cli.output import print_json, printable, progress_console, say
 from casfs.cli.watching import Watching
 from casfs.errors import ConfigError, DamageError
 from casfs.export.files import export_files
 from casfs.export.manifest import Progress, Span
 from casfs.export.placing import Way
 from casfs.export.recording import ExportedRecording, export_recording
+from casfs.quantities import format_bytes
 
 if TYPE_CHECKING:
     from casfs.export.manifest import Exported, Lacking

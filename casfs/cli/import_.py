@@ -11,9 +11,10 @@ from casfs.adopt.files import import_files
 from casfs.adopt.report import Totals
 from casfs.adopt.tree import import_tree
 from casfs.cli.options import RootFlags, pass_roots, sync_strategy_option
-from casfs.cli.output import format_bytes, print_json, printable, progress_console, say
+from casfs.cli.output import print_json, printable, progress_console, say
 from casfs.cli.watching import Watching
 from casfs.errors import ConfigError, DamageError
+from casfs.quantities import format_bytes
 
 if TYPE_CHECKING:
     from casfs.adopt.report import Tell

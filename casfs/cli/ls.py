@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from casfs.cli.options import RootFlags, pass_roots
-from casfs.cli.output import format_bytes, print_json, say
+from casfs.cli.output import print_json, say
 from casfs.errors import NotFoundError
+from casfs.quantities import format_bytes
 from casfs.timestamps import format_time
 
 if TYPE_CHECKING:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from casfs.roots import Roots
 
 _LOG = logging.getLogger(__name__)
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 class ReaderGoneError(Exception):
@@ -118,12 +117,3 @@ def progress_console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
-
-
-def format_bytes(count: float) -> str:
-    """Return ``count`` bytes in a unit that reads well, powers of 1000."""
-    for unit in _UNITS:
-        if count < 1000 or unit == _UNITS[-1]:
-            break
-        count /= 1000
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from casfs.cli.options import RootFlags, pass_roots
-from casfs.cli.output import format_bytes, print_json, printable, say
+from casfs.cli.output import print_json, printable, say
 from casfs.digest import is_digest, parse_digest
 from casfs.errors import ConfigError, DamageError
+from casfs.quantities import format_bytes
 from casfs.show import LISTED, GroupDescription, ObjectDescription, describe_group, describe_object
 
 if TYPE_CHECKING:

@@ -12,15 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from casfs.cli.options import RootFlags, pass_roots
-from casfs.cli.output import (
-    format_bytes,
-    print_json,
-    printable,
-    progress_console,
-    say,
-    warn_of_inodes,
-)
+from casfs.cli.output import print_json, printable, progress_console, say, warn_of_inodes
 from casfs.errors import NotFoundError, ObjectNotFoundError
+from casfs.quantities import format_bytes
 from casfs.timestamps import DAY, date_of, format_time
 
 if TYPE_CHECKING:

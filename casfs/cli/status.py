@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from casfs.cli.options import RootFlags, pass_roots
-from casfs.cli.output import format_bytes, print_json, printable
+from casfs.cli.output import print_json, printable
 from casfs.outlook import look
+from casfs.quantities import format_bytes
 from casfs.timestamps import NANOSECONDS, parse_time
 
 if TYPE_CHECKING:

@@ -10,11 +10,12 @@ import click
 import msgspec
 
 from casfs.cli.options import Duration, Instant, RootFlags, pass_roots
-from casfs.cli.output import format_bytes, print_json, printable, progress_console, say
+from casfs.cli.output import print_json, printable, progress_console, say
 from casfs.cli.quantities import Share, Size
 from casfs.cli.watching import Watching
 from casfs.durable import replace_file
 from casfs.errors import DamageError, UsageError, storage_error
+from casfs.quantities import format_bytes
 from casfs.verify import (
     GroupName,
     Level,

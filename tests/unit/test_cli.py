@@ -16,9 +16,10 @@ import casfs.cli
 from casfs import errors
 from casfs.cli.deferred import DeferredCommand, real_commands
 from casfs.cli.options import Duration, Instant, RootFlags, parse_range
-from casfs.cli.output import format_bytes, printable
+from casfs.cli.output import printable
 from casfs.cli.program import INTERRUPTED, program, run
 from casfs.errors import CasfsError, ConfigError
+from casfs.quantities import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
