@@ -9,6 +9,7 @@ each replaced as a whole.
 from __future__ import annotations
 
 import os
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -21,6 +22,7 @@ from casfs.manifests.record import Position
 from casfs.roots import OWN
 
 _ENDING = ".json"
+_H = TypeVar("_H")
 
 
 class Heads(Struct, frozen=True, kw_only=True):
@@ -47,20 +49,8 @@ def write_heads(cas: str, directory: str, heads: Heads) -> None:
 
 def read_heads(cas: str, directory: str) -> Heads | None:
     """Return what is remembered of a broadcast, or None; raises StorageError, ForeignRootError."""
-    path = _path(cas, directory)
-    try:
-        with open(path, "rb") as file:
-            return msgspec.json.decode(file.read(), type=Heads)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise storage_error(error, "reading", path) from error
-    except msgspec.DecodeError as error:
-        raise ForeignRootError(
-            f"{path} cannot be understood: {error}",
-            advice="restore it from a backup of the CAS root, or remove it once the manifests of "
-            "this broadcast are known to be complete",
-        ) from error
+    known = "manifests of this broadcast are known to be complete"
+    return _read(_path(cas, directory), Heads, known)
 
 
 class ExpiryHeads(Struct, frozen=True, kw_only=True):
@@ -90,20 +80,8 @@ def write_expiry_heads(cas: str, heads: ExpiryHeads) -> None:
 
 def read_expiry_heads(cas: str) -> ExpiryHeads | None:
     """Return what is remembered of them, None if nothing; raises StorageError, ForeignRootError."""
-    path = _expiries_path(cas)
-    try:
-        with open(path, "rb") as file:
-            return msgspec.json.decode(file.read(), type=ExpiryHeads)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise storage_error(error, "reading", path) from error
-    except msgspec.DecodeError as error:
-        raise ForeignRootError(
-            f"{path} cannot be understood: {error}",
-            advice="restore it from a backup of the CAS root, or remove it once the journals in "
-            f"{EXPIRIES} are known to be complete",
-        ) from error
+    known = f"journals in {EXPIRIES} are known to be complete"
+    return _read(_expiries_path(cas), ExpiryHeads, known)
 
 
 def remembered_broadcasts(cas: str) -> list[str]:
@@ -163,3 +141,19 @@ def _path(cas: str, directory: str) -> str:
 
 def _expiries_path(cas: str) -> str:
     return os.path.join(cas, OWN, "heads", ".expired.json")
+
+
+def _read(path: str, kind: type[_H], known: str) -> _H | None:
+    """Return what a file says, None if it is not there; ``known``: when it may be removed."""
+    try:
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=kind)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise storage_error(error, "reading", path) from error
+    except msgspec.DecodeError as error:
+        raise ForeignRootError(
+            f"{path} cannot be understood: {error}",
+            advice=f"restore it from a backup of the CAS root, or remove it once the {known}",
+        ) from error
