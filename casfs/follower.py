@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from casfs.children import how_it_ended, start_child
 from casfs.errors import CasfsError
 from casfs.manifests.layout import JournalPlace
 from casfs.recordings.committed import CommittedPayload, CommittedPayloads
@@ -177,24 +178,13 @@ class Follower:
             return "does not end"
         finally:
             child.stdout.close()
-        if child.returncode < 0:
-            return f"was ended by {signal.Signals(-child.returncode).name}"
-        return f"ended with {child.returncode}"
+        return how_it_ended(child.returncode)
 
 
 def _start(archive: Archive) -> subprocess.Popen[bytes]:
-    # The modules are found where we found them, however that came about.
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    child = subprocess.Popen(
-        [
-            *(sys.executable, "-P", "-m", "casfs.follower"),
-            *(archive.roots.cas, archive.roots.manifests, archive.index_path),
-        ],
-        env={**os.environ, "PYTHONPATH": path},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        bufsize=0,
-        process_group=0,
+    roots = archive.roots
+    child = start_child(
+        "casfs.follower", roots.cas, roots.manifests, archive.index_path, buffer_bytes=0
     )
     assert child.stdin is not None
     os.set_blocking(child.stdin.fileno(), False)

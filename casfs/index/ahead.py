@@ -16,14 +16,13 @@ import gc
 import itertools
 import logging
 import os
-import signal
-import subprocess
 import sys
 from typing import IO, TYPE_CHECKING, Self
 
 import msgspec
 from msgspec import Struct
 
+from casfs.children import how_it_ended, start_child
 from casfs.errors import CasfsError
 from casfs.index.preparing import Prepared, prepare
 from casfs.manifests.chain import JournalReader, PositionLostError, segment_names
@@ -81,16 +80,7 @@ class ReadAhead:
     """
 
     def __init__(self) -> None:
-        # The modules are found where we found them, however that came about.
-        path = os.pathsep.join(entry for entry in sys.path if entry)
-        self._child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "casfs.index.ahead"],
-            env={**os.environ, "PYTHONPATH": path},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            process_group=0,
-            pipesize=_PIPE_BYTES,
-        )
+        self._child = start_child("casfs.index.ahead", pipe_bytes=_PIPE_BYTES)
 
     @property
     def pid(self) -> int:
@@ -123,7 +113,7 @@ class ReadAhead:
         while True:
             data = _receive(self._child.stdout)
             if data is None:
-                raise ReadAheadError(self._how_it_ended())
+                raise ReadAheadError(how_it_ended(self._child.wait()))
             answer = _ANSWERS.decode(data)
             if isinstance(answer, PreparedBatch):
                 yield answer
@@ -131,12 +121,6 @@ class ReadAhead:
                 return
             else:
                 raise ReadAheadError
-
-    def _how_it_ended(self) -> str:
-        code = self._child.wait()
-        if code < 0:
-            return f"was ended by {signal.Signals(-code).name}"
-        return f"ended with {code}"
 
 
 def start_reading(directories: Iterable[str]) -> ReadAhead | None:

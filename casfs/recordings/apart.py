@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from casfs.children import how_it_ended, start_child
 from casfs.index.samples import RecordingSizes
 from casfs.recordings.request import BuildRequest
 
@@ -40,20 +38,12 @@ class BuilderApart:
             *(roots.cas, roots.manifests, self._archive.index_path, self._spool),
             span=span,
         )
-        # The modules are found where we found them, however that came about.
-        path = os.pathsep.join(entry for entry in sys.path if entry)
         try:
             line = msgspec.json.encode(request) + b"\n"
         except UnicodeEncodeError:  # a path that is no text
             return None
         try:
-            with subprocess.Popen(
-                [sys.executable, "-P", "-m", "casfs.recordings.building"],
-                env={**os.environ, "PYTHONPATH": path},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                process_group=0,
-            ) as child:
+            with start_child("casfs.recordings.building") as child:
                 assert child.stdin is not None
                 assert child.stdout is not None
                 # Its stdin stays open as long as there is somebody who waits.
@@ -65,6 +55,6 @@ class BuilderApart:
             _LOG.warning("no process to put %s together can be started: %s", span, error)
             return None
         if child.returncode != 0:
-            _LOG.debug("the process that put %s together ended with %s", span, child.returncode)
+            _LOG.debug("the process that put %s together %s", span, how_it_ended(child.returncode))
             return None
         return msgspec.json.decode(answer, type=RecordingSizes)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from casfs.children import how_it_ended
 from casfs.digest import BLOCK_BYTES
 from casfs.index import ahead
 from casfs.index import mirror as mirror_module
@@ -117,8 +118,7 @@ def test_a_reading_process_that_dies_is_done_without(
             for taken, batch in enumerate(super().batches()):
                 if taken == after:
                     os.kill(self.pid, number)
-                    self._child.wait()
-                    raise ReadAheadError(self._how_it_ended())
+                    raise ReadAheadError(how_it_ended(self._child.wait()))
                 yield batch
 
     expected = rows_read_in_process(archive)

@@ -90,7 +90,7 @@ def test_where_that_process_fails_the_day_is_put_together_here(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.ERROR)
-    monkeypatch.setattr("casfs.recordings.apart.sys.executable", program)
+    monkeypatch.setattr("casfs.children.sys.executable", program)
     with opened(archive) as (recordings, span):
         sizes = recordings.build(span).sizes
         assert len(sizes) == 1
