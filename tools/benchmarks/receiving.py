@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import os
 import queue
@@ -11,7 +10,6 @@ import random
 import resource
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import trio
@@ -24,6 +22,7 @@ from ingest.session import SessionOptions, open_session
 from ingest.tls import TlsOptions
 from ingest.udp import UdpEndpoint
 from tools.benchmarks.source import BROADCAST, HELD_TRACK, Plan, frame_body, marked
+from tools.supervision import processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,23 +38,9 @@ _BARE_THREADS = 2
 
 def cpu_seconds() -> float:
     """Return what this process and its children have used so far, in user and system mode."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used) + sum(map(_used_by, _children()))
-
-
-def _children() -> list[int]:
-    """Return the processes that any thread of this one has started and that still run."""
-    found: list[int] = []
-    for path in Path("/proc/self/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # the thread has ended
-            found += map(int, path.read_text().split())
-    return found
-
-
-def _used_by(process: int) -> float:
-    """Return what a process has used, seconds, to a clock tick (proc_pid_stat(5))."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    ended = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    used = sum(usage.ru_utime + usage.ru_stime for usage in ended)
+    return used + sum(map(processes.cpu_seconds, processes.children(os.getpid())))
 
 
 def receive(url: str, fingerprint: str, groups: int, size: int, backend: str) -> float:
